@@ -10,7 +10,7 @@ from .masking.algorithms import Static as Static
 from .masking.drawing import draw_masks as draw_masks
 from .masking.jaxpruner import sparsity_distribution as sparsity_distribution
 from .masking.leaves import apply_masks as apply_masks
-from .masking.ledger import Ledger as Ledger
+from .masking.ledger import TrainingLedger as TrainingLedger
 from .masking.state import MaskedState as MaskedState
 from .masking.transformation import with_masks as with_masks
 
@@ -19,10 +19,10 @@ __all__ = [
     "SRSTE",
     "STE",
     "Gradual",
-    "Ledger",
     "MaskedState",
     "RigL",
     "Static",
+    "TrainingLedger",
     "apply",
     "apply_masks",
     "audit",

@@ -27,7 +27,7 @@ Order = Literal["after", "replace"]
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
+class UnitScores:
     """What an update of one weight looks at, in the rows of its structure: (rows, units).
 
     Attributes:
@@ -82,7 +82,7 @@ class Algorithm(ABC):
         return ()
 
     @abstractmethod
-    def update(self, view: View, scores: Scores, count: ArrayLike) -> tuple[Array, Array]:
+    def update(self, view: View, scores: UnitScores, count: ArrayLike) -> tuple[Array, Array]:
         """New mask of one weight and what grew in it, both boolean (rows, units).
 
         Args:
@@ -98,7 +98,7 @@ class Static(Algorithm):
 
     name = "static"
 
-    def update(self, view: View, scores: Scores, count: ArrayLike) -> tuple[Array, Array]:
+    def update(self, view: View, scores: UnitScores, count: ArrayLike) -> tuple[Array, Array]:
         """The present mask.
 
         Args:
@@ -167,10 +167,10 @@ class Exchange(Scheduled):
         return [whole_part(active, self.fraction.at(self.updates.progress(step))) for step in self.due()]
 
     @abstractmethod
-    def growth(self, scores: Scores) -> Array:
+    def growth(self, scores: UnitScores) -> Array:
         """Scores by which units grow, (rows, units)."""
 
-    def update(self, view: View, scores: Scores, count: ArrayLike) -> tuple[Array, Array]:
+    def update(self, view: View, scores: UnitScores, count: ArrayLike) -> tuple[Array, Array]:
         """New mask: drop by |θ|, grow by the method's scores.
 
         Args:
@@ -189,7 +189,7 @@ class SET(Exchange):
 
     name = "set"
 
-    def growth(self, scores: Scores) -> Array:
+    def growth(self, scores: UnitScores) -> Array:
         """Uniform random numbers, the same on every device and for every sharding."""
         return jax.random.uniform(scores.key, scores.mask.shape)
 
@@ -201,7 +201,7 @@ class RigL(Exchange):
     name = "rigl"
     looks = True
 
-    def growth(self, scores: Scores) -> Array:
+    def growth(self, scores: UnitScores) -> Array:
         """|g| of the dense gradient."""
         return scores.gradient
 
@@ -230,7 +230,7 @@ class Gradual(Scheduled):
         units, (target, _) = view.rows.shape[1], view.kept
         return [left_at(self.updates, step, units, target) for step in self.due()]
 
-    def update(self, view: View, scores: Scores, count: ArrayLike) -> tuple[Array, Array]:
+    def update(self, view: View, scores: UnitScores, count: ArrayLike) -> tuple[Array, Array]:
         """New mask of the largest |θ|, as many as the cubic schedule allows.
 
         Args:
@@ -261,7 +261,7 @@ class StraightThrough(Algorithm):
     straight = True
     looks = True
 
-    def update(self, view: View, scores: Scores, count: ArrayLike) -> tuple[Array, Array]:
+    def update(self, view: View, scores: UnitScores, count: ArrayLike) -> tuple[Array, Array]:
         """New mask of the largest |θ| that the structure lets stay.
 
         Args:

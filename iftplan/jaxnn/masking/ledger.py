@@ -16,7 +16,7 @@ from iftplan.runs.costs.training_cost import TrainingCost
 from iftplan.runs.settings import InputGradient
 
 
-class Ledger:
+class TrainingLedger:
     """Ledger of training MACs, by the rules of `iftplan train`: a step counts with the masks that it computed with.
 
     Args:

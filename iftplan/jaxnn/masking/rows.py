@@ -14,7 +14,7 @@ from iftplan.masks import NM, Block, Channel, ConstantFanIn, MaskStructure, Unst
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class UnitRows:
     """Layout of one weight matrix, or of a stack of experts, one's outputs after the other's.
 
     Attributes:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from iftplan.jaxnn.masking.algorithms import Scores
+from iftplan.jaxnn.masking.algorithms import UnitScores
 from iftplan.jaxnn.masking.drawing import stream_seed
 from iftplan.jaxnn.masking.leaves import Tree, with_leaves
 from iftplan.jaxnn.masking.views import View
@@ -88,7 +88,7 @@ def moved_by(weight: Array, update: Array) -> Array:
     return jnp.asarray(weight + update).astype(weight.dtype)
 
 
-def scores_of(view: View, seed: int, step: Array, weight: Array, mask: Array, gradient: Array) -> Scores:
+def scores_of(view: View, seed: int, step: Array, weight: Array, mask: Array, gradient: Array) -> UnitScores:
     """What an update of one weight looks at.
 
     Args:
@@ -100,4 +100,4 @@ def scores_of(view: View, seed: int, step: Array, weight: Array, mask: Array, gr
         gradient: the dense one.
     """
     key = jax.random.fold_in(jax.random.key(stream_seed(seed, view.name) & 0x7FFFFFFF), step)
-    return Scores(view.units(jnp.abs(weight)), view.units(mask) > 0, view.units(jnp.abs(gradient)), key)
+    return UnitScores(view.units(jnp.abs(weight)), view.units(mask) > 0, view.units(jnp.abs(gradient)), key)

@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 from iftplan.base.errors import InfeasibleError, InputError, StaleError
-from iftplan.jaxnn.masking.rows import Rows
+from iftplan.jaxnn.masking.rows import UnitRows
 from iftplan.masks import MaskStructure, Unstructured, parse_mask
 from iftplan.models.spec import Kind
 from iftplan.plans.plan import Plan, PlannedLayer, Role
@@ -33,7 +33,7 @@ class View:
     layer: str
     shape: Shape
     order: tuple[int, ...]
-    rows: Rows
+    rows: UnitRows
     nnz: int
 
     @property
@@ -82,7 +82,7 @@ def flat_view(name: str, shape: Shape, nnz: int) -> View:
         shape: of the array.
         nnz: weights that its mask keeps.
     """
-    return View(name, name, shape, tuple(range(len(shape))), Rows(Unstructured(), 1, prod(shape)), nnz)
+    return View(name, name, shape, tuple(range(len(shape))), UnitRows(Unstructured(), 1, prod(shape)), nnz)
 
 
 def _of_layer(layer: PlannedLayer, structure: MaskStructure, shapes: Mapping[str, Shape]) -> Iterator[View]:
@@ -128,7 +128,7 @@ def masked_names(layer: PlannedLayer, shapes: Mapping[str, Shape]) -> tuple[str,
     )
 
 
-def _layout(name: str, shape: Shape, layer: PlannedLayer, structure: MaskStructure) -> tuple[Shape, Rows]:
+def _layout(name: str, shape: Shape, layer: PlannedLayer, structure: MaskStructure) -> tuple[Shape, UnitRows]:
     """Axes of a weight in the order of its matrix, and the rows of that."""
     spec = layer.after or layer.before
     assert spec is not None, "a masked layer has a weight"
@@ -145,7 +145,7 @@ def _layout(name: str, shape: Shape, layer: PlannedLayer, structure: MaskStructu
     outputs, inputs = found
     sizes = prod(shape[axis] for axis in outputs), prod(shape[axis] for axis in inputs)
     try:
-        return (*stack, *outputs, *inputs), Rows(structure, *sizes, layer.experts)
+        return (*stack, *outputs, *inputs), UnitRows(structure, *sizes, layer.experts)
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
 

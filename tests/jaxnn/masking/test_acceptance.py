@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 from flax import linen
 
 import iftplan as ift
-from iftplan.jaxnn import Ledger, RigL, apply, apply_masks, draw_masks, with_masks
+from iftplan.jaxnn import RigL, TrainingLedger, apply, apply_masks, draw_masks, with_masks
 from iftplan.jaxprs.models import leaf_names
 from iftplan.plans.plan import Plan
 from iftplan.runs.costs.training_cost import TrainingCost
@@ -97,7 +97,7 @@ def test_two_hundred_steps_are_exact_and_resumed_to_the_bit(
     state = optimizer.init(params)
     params = apply_masks(params, state.masks)
     begun = (params, state)
-    ledger = Ledger(plan, state, algorithm)
+    ledger = TrainingLedger(plan, state, algorithm)
 
     @jax.jit
     def step(params: Any, state: Any) -> Any:

@@ -18,7 +18,18 @@ import torch
 from torch import optim
 
 from iftplan import nn
-from iftplan.jaxnn import SET, SRSTE, STE, Gradual, Ledger, RigL, Static, apply_masks, draw_masks, with_masks
+from iftplan.jaxnn import (
+    SET,
+    SRSTE,
+    STE,
+    Gradual,
+    RigL,
+    Static,
+    TrainingLedger,
+    apply_masks,
+    draw_masks,
+    with_masks,
+)
 from iftplan.jaxnn.masking.algorithms import Algorithm
 from iftplan.jaxprs.models import leaf_names
 from iftplan.masks import parse_mask
@@ -95,7 +106,7 @@ def test_masks_weights_and_ledger_are_those_of_pytorch(name: str, mask: str) -> 
     optimizer = with_masks(optax.sgd(0.05, momentum=0.9), pair.masks, ours, plan=plan)
     state = optimizer.init(pair.params)
     params = apply_masks(pair.params, state.masks)
-    ledger = Ledger(plan, state, ours)
+    ledger = TrainingLedger(plan, state, ours)
 
     @jax.jit
     def step(gradients: Any, state: Any, params: Any) -> Any:

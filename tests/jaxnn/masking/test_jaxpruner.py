@@ -27,7 +27,7 @@ from iftplan.jaxnn import SET, RigL, Static, apply_masks, sparsity_distribution,
 from iftplan.jaxnn.masking.drawing import draw_mask
 from iftplan.jaxnn.masking.exchange import drop_grow
 from iftplan.jaxnn.masking.jaxpruner import exact_sparsity, kept_at
-from iftplan.jaxnn.masking.rows import Rows
+from iftplan.jaxnn.masking.rows import UnitRows
 from iftplan.jaxnn.masking.top_k import first
 from iftplan.jaxnn.masking.views import flat_view
 from iftplan.jaxprs import read_model
@@ -77,7 +77,7 @@ def refused(call: Callable[[], Any]) -> bool:
 def chosen(structure: str, scores: Any, kept: float) -> list[list[int]]:
     """The mask of largest scores of a matrix, of which a part is kept."""
     matrix = jnp.asarray(scores, jnp.float32)
-    rows = Rows(parse_mask(structure), *matrix.shape)
+    rows = UnitRows(parse_mask(structure), *matrix.shape)
     units = rows.rows(matrix)
     count = rows.kept(round(matrix.size * kept))[0]
     found: list[list[int]] = rows.matrix(first(units, count)).astype(int).tolist()
@@ -168,7 +168,7 @@ def whole_blocks() -> list[list[int]]:
         [[0.34, 0.17], [0.07, 0.74], [0.13, 0.13], [0.83, 0.76]],
         [[0.13, 0.92], [0.25, 0.75], [0.37, 0.42], [0.65, 0.46]],
     ]
-    rows = Rows(Block(2, 2), 4, 4)
+    rows = UnitRows(Block(2, 2), 4, 4)
     kept = first(rows.rows(jnp.asarray(scores, jnp.float32).sum(2)), 3).reshape(2, 2)
     found: list[list[int]] = kept.astype(int).tolist()
     return found
