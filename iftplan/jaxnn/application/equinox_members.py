@@ -16,7 +16,7 @@ from iftplan.base.errors import StaleError
 from iftplan.jaxnn.application.members import Inside, Layer, MemberPlan
 
 
-class EquinoxMember(eqx.Module):
+class EquinoxMember(eqx.Module):  # type: ignore[misc]
     """Module in the place of a layer.
 
     Attributes:
@@ -120,7 +120,8 @@ class _EquinoxBuilder:
     def _point(self, name: str, inputs: int, outputs: int, *, bias: bool) -> Layer:
         """A 1×1 convolution."""
         dims, dtype = self.layer.num_spatial_dims, self.layer.weight.dtype
-        return eqx.nn.Conv(dims, inputs, outputs, 1, use_bias=bias, dtype=dtype, key=self._key(name))
+        made: Layer = eqx.nn.Conv(dims, inputs, outputs, 1, use_bias=bias, dtype=dtype, key=self._key(name))
+        return made
 
     def _key(self, name: str) -> Any:
         return jax.random.fold_in(self.key, crc32(name.encode()))

@@ -13,7 +13,7 @@ from iftplan.base.errors import InfeasibleError
 from iftplan.jaxnn.application.members import Inside, Layer, MemberPlan
 
 
-class Applied(linen.Module):
+class Applied(linen.Module):  # type: ignore[misc]
     """Module in which members stand in the place of layers; its other variables have the names that they had.
 
     Attributes:
@@ -35,7 +35,7 @@ class Applied(linen.Module):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Output of the planned model."""
         with linen.intercept_methods(_replacing(self.members, self.inside)):
-            return self.model(*args, **kwargs)  # type: ignore[operator]
+            return self.model(*args, **kwargs)
 
 
 def _replacing(members: Mapping[str, MemberPlan], inside: Inside | None) -> Callable[..., Any]:
@@ -101,7 +101,7 @@ class _LinenBuilder:
     def _point(self, name: str, features: int, *, bias: bool) -> Layer:
         """A 1×1 convolution."""
         old, sizes = self.layer, self.layer.kernel_size
-        return linen.Conv(
+        made: Layer = linen.Conv(
             features,
             (1,) * (len(sizes) if isinstance(sizes, tuple | list) else 1),
             use_bias=bias,
@@ -112,3 +112,4 @@ class _LinenBuilder:
             bias_init=old.bias_init,
             name=name,
         )
+        return made

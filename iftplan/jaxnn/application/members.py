@@ -20,13 +20,11 @@ FAMILIES: Final = ("parallel", "factorized", "lowrank", "doped")
 
 
 class LayerBuilder(Protocol):
-    """Maker of the layers that a member consists of.
+    """Maker of the layers that a member consists of."""
 
-    Attributes:
-        outputs: channels of the replaced layer.
-    """
-
-    outputs: int
+    @property
+    def outputs(self) -> int:
+        """Channels of the replaced layer."""
 
     def like(self, name: str, *, bias: bool) -> Layer:
         """A layer of the same shape; with its own bias, if the replaced layer has one and it is asked for."""

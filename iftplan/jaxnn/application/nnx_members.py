@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from inspect import signature
 from math import prod
 from typing import Any
@@ -16,7 +17,7 @@ from iftplan.base.errors import InfeasibleError, StaleError
 from iftplan.jaxnn.application.members import Inside, Layer, MemberPlan
 
 
-class NnxMember(nnx.Module):
+class NnxMember(nnx.Module):  # type: ignore[misc]
     """Module in the place of a layer.
 
     Args:
@@ -55,7 +56,6 @@ def with_nnx_members(model: Any, members: Mapping[str, MemberPlan], inside: Insi
         for path, module in nnx.iter_graph(copy)
         if isinstance(module, nnx.Module)
     }
-    places = {path for path, _ in modules.values()}
     for name, plan in members.items():
         if name not in modules:
             raise StaleError(
@@ -67,12 +67,12 @@ def with_nnx_members(model: Any, members: Mapping[str, MemberPlan], inside: Insi
             member = nnx.eval_shape(lambda layer=layer, plan=plan: NnxMember(plan, layer, inside, 0))
         else:
             member = NnxMember(plan, layer, inside, own_seed)
-        host = copy
-        for key in path[:-1]:
-            host = host[key] if isinstance(key, int) or not hasattr(host, str(key)) else getattr(host, key)
-        _put(host, path[-1], member)
-    assert places, "the model is a module itself"
+        _put(reduce(_child, path[:-1], copy), path[-1], member)
     return copy
+
+
+def _child(host: Any, key: Any) -> Any:
+    return host[key] if isinstance(key, int) or not hasattr(host, str(key)) else getattr(host, key)
 
 
 def _put(host: Any, key: Any, member: NnxMember) -> None:
@@ -121,7 +121,7 @@ class _NnxBuilder:
                 return self._made(type(self.layer), in_features=rank, use_bias=bias)
         return self._point(rank, self.layer.out_features, bias=bias)
 
-    def _made(self, kind: type, **changes: Any) -> Layer:
+    def _made(self, kind: Any, **changes: Any) -> Layer:
         """A layer with the options of the replaced one; initializers, which it does not keep, are the usual ones."""
         if getattr(self.layer, "batch_axis", None):
             raise InfeasibleError(
@@ -137,7 +137,7 @@ class _NnxBuilder:
     def _point(self, inputs: int, outputs: int, *, bias: bool) -> Layer:
         """A 1×1 convolution."""
         old, sizes = self.layer, self.layer.kernel_size
-        return nnx.Conv(
+        made: Layer = nnx.Conv(
             inputs,
             outputs,
             (1,) * (len(sizes) if isinstance(sizes, tuple | list) else 1),
@@ -147,3 +147,4 @@ class _NnxBuilder:
             precision=old.precision,
             rngs=self.rngs,
         )
+        return made
