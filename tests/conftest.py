@@ -22,7 +22,7 @@ if (
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-collect_ignore = [] if find_spec("jax") else ["support/models/jax_traps.py"]
+collect_ignore = [] if find_spec("jax") else ["support/models/jax_traps.py", "support/processes/jax_loop.py"]
 """What cannot be imported without JAX."""
 
 LONG = frozenset((Path(__file__).parent / "long.txt").read_text(encoding="utf-8").split())

@@ -1,5 +1,33 @@
 from .application.apply import apply as apply
 from .application.audit import audit as audit
 from .application.audit import measure_applied as measure_applied
+from .masking.algorithms import SET as SET
+from .masking.algorithms import SRSTE as SRSTE
+from .masking.algorithms import STE as STE
+from .masking.algorithms import Gradual as Gradual
+from .masking.algorithms import RigL as RigL
+from .masking.algorithms import Static as Static
+from .masking.drawing import draw_masks as draw_masks
+from .masking.jaxpruner import sparsity_distribution as sparsity_distribution
+from .masking.leaves import apply_masks as apply_masks
+from .masking.ledger import TrainingLedger as TrainingLedger
+from .masking.state import MaskedState as MaskedState
+from .masking.transformation import with_masks as with_masks
 
-__all__ = ["apply", "audit", "measure_applied"]
+__all__ = [
+    "SET",
+    "SRSTE",
+    "STE",
+    "Gradual",
+    "MaskedState",
+    "RigL",
+    "Static",
+    "TrainingLedger",
+    "apply",
+    "apply_masks",
+    "audit",
+    "draw_masks",
+    "measure_applied",
+    "sparsity_distribution",
+    "with_masks",
+]

@@ -55,7 +55,7 @@ class Traceable:
 def leaf_names(tree: Tree) -> dict[str, Any]:
     """Name → array of a container of weights, in its order; "params." and ".value" of Flax's containers are left out."""
     found = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {_joined(path).removeprefix("params.").removesuffix(".value"): leaf for path, leaf in found}
+    return {weight_name(path): leaf for path, leaf in found}
 
 
 def traceable(model: object, arguments: Sequence[object] = ()) -> Traceable:
@@ -195,6 +195,11 @@ def _inputs(function: Callable[..., Any], arguments: Sequence[object]) -> list[l
 
 
 _POSITIONAL = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def weight_name(path: Sequence[Any]) -> str:
+    """Name of a weight: its path in the parameters, without what Flax adds around it."""
+    return _joined(path).removeprefix("params.").removesuffix(".value")
 
 
 def _joined(path: Sequence[Any]) -> str:

@@ -6,7 +6,7 @@ Each is a value with one method, `at(progress)`, for progress in [0, 1]; outside
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import cos, exp, pi
+from math import ceil, cos, exp, floor, pi
 from typing import Literal, Protocol
 
 from iftplan.base.errors import InputError
@@ -197,6 +197,19 @@ class Updates:
         """The same schedule in a training of so many optimizer steps, fractions as steps."""
         return replace(self, begin=step_at(self.begin, steps), end=step_at(self.end, steps))
 
+    def but(
+        self, interval: int | None = None, begin: int | float | None = None, end: int | float | None = None
+    ) -> Updates:
+        """The same schedule but for what is given.
+
+        Args:
+            interval: ΔT, in steps.
+            begin: a step, or a fraction of training as a float.
+            end: a step, or a fraction of training as a float.
+        """
+        given = {"interval": interval, "begin": begin, "end": end}
+        return replace(self, **{name: value for name, value in given.items() if value is not None})
+
     @property
     def first(self) -> int:
         """Step at which the schedule begins.
@@ -240,6 +253,34 @@ class Updates:
             + reaches_begin * (span > 0 or self.at_end)
             + (self.at_end and span > 0 and span % self.interval == 0)
         )
+
+
+def whole_part(size: int, fraction: float) -> int:
+    """Number of so many things that a fraction of them is, rounded down, at least none and at most all.
+
+    Example:
+        >>> whole_part(100, 0.29)  # 100·.29 comes out a hair below 29
+        29
+    """
+    return min(size, max(0, floor(round(size * fraction, 6))))
+
+
+def left_at(updates: Updates, step: int, initial: int, target: int) -> int:
+    """Number of units that a cubic leaves after an update at a step, exactly the target at the end.
+
+    Args:
+        updates: the schedule, which arrives at its end.
+        step: counted from 0.
+        initial: how many there are at its begin.
+        target: how many there are at its end.
+
+    Example:
+        >>> [left_at(Updates(end=4), t, 1000, 100) for t in (0, 1, 2, 4)]
+        [1000, 480, 213, 100]
+    """
+    span = updates.last - updates.first
+    progress = (step - updates.first) / span if span else 1.0
+    return target + ceil(round(Cubic(initial - target, 0).at(progress), 6))
 
 
 def _within(progress: float) -> float:

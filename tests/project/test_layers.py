@@ -244,7 +244,9 @@ def test_no_two_public_classes_share_a_name() -> None:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes.setdefault(node.name, []).append(module)
     assert len(homes) > 300
-    assert {name: found for name, found in homes.items() if len(found) > 1} == {}
+    # what is the same in PyTorch and in JAX is called the same
+    twins = {name for name, found in homes.items() if sorted(map(room_of, found)) == ["jaxnn", "nn"]}
+    assert {name: found for name, found in homes.items() if len(found) > 1 and name not in twins} == {}
 
 
 def test_the_architecture_page_names_files_that_exist() -> None:

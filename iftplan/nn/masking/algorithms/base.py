@@ -256,13 +256,7 @@ class Scheduled(RunMethod):
     end: InitVar[int | float | None] = field(default=None, kw_only=True)
 
     def __post_init__(self, interval: int | None, begin: float | None, end: float | None) -> None:
-        updates = self.updates
-        if interval is not None:
-            updates = replace(updates, interval=interval)
-        if begin is not None or end is not None:
-            begin, end = updates.begin if begin is None else begin, updates.end if end is None else end
-            updates = replace(updates, begin=begin, end=end)
-        object.__setattr__(self, "updates", updates)
+        object.__setattr__(self, "updates", self.updates.but(interval, begin, end))
 
     @property
     def needs_length(self) -> bool:

@@ -10,12 +10,11 @@ none for every f_t below a half.
 
 from __future__ import annotations
 
-from math import floor
-
 from torch import Tensor
 
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.nn.masks.top_k import excluding
+from iftplan.runs.schedules import whole_part
 
 
 def drop_grow(layer: Layer, growth: Tensor, fraction: float, *, regrow: bool = True) -> Change:
@@ -42,7 +41,7 @@ def left(layer: Layer, fraction: float, *, regrow: bool = True) -> Tensor:
     """
     active = layer.counts(layer.mask)
     size = int(active.sum())
-    dropped = min(size, max(0, floor(round(size * fraction, 6))))  # 100·.29 comes out a hair below 29
+    dropped = whole_part(size, fraction)
     magnitude = excluding(layer.magnitude, ~layer.mask)
     kept = layer.best(magnitude, size - dropped)
     if not regrow:  # where too little is inactive, the largest of what would be dropped stays

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import ceil
 from typing import Self
 
 import torch
@@ -13,7 +12,7 @@ from iftplan.nn.masking.algorithms.base import Asked, Order, Scheduled, Scores
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.nn.masks.top_k import excluding
 from iftplan.runs.cautions import schedule_cautions
-from iftplan.runs.schedules import Cubic, Updates
+from iftplan.runs.schedules import left_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +59,3 @@ class Gradual(Scheduled):
     def units(self, layer: Layer, step: int) -> int:
         """Units of each row that stay after an update at that step: exactly the target at the end."""
         return min(layer.active, left_at(self.updates, step, layer.units, layer.target))
-
-
-def left_at(updates: Updates, step: int, initial: int, target: int) -> int:
-    """Number of units that a cubic leaves after an update at a step, exactly the target at the end.
-
-    Args:
-        updates: the schedule, which arrives at its end.
-        step: counted from 0.
-        initial: how many there are at its begin.
-        target: how many there are at its end.
-
-    Example:
-        >>> [left_at(Updates(end=4), t, 1000, 100) for t in (0, 1, 2, 4)]
-        [1000, 480, 213, 100]
-    """
-    span = updates.last - updates.first
-    progress = (step - updates.first) / span if span else 1.0
-    return target + ceil(round(Cubic(initial - target, 0).at(progress), 6))

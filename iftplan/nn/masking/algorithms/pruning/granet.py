@@ -14,11 +14,10 @@ from iftplan.base.errors import InputError
 from iftplan.nn.masking.algorithms.base import Asked, Order, Scheduled, Scores
 from iftplan.nn.masking.algorithms.exchange.drop_grow import drop_grow
 from iftplan.nn.masking.algorithms.exchange.exchange import annealing
-from iftplan.nn.masking.algorithms.pruning.gradual import left_at
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.nn.masks.top_k import excluding, top_k_mask
 from iftplan.runs.cautions import schedule_cautions
-from iftplan.runs.schedules import Cosine, Schedule
+from iftplan.runs.schedules import Cosine, Schedule, left_at
 
 
 @dataclass(frozen=True, slots=True)

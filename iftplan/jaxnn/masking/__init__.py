@@ -1,0 +1,1 @@
+"""Masks as pytrees beside ordinary parameters, and an Optax transformation that trains under them."""
