@@ -50,19 +50,19 @@ lint: venv
 	$(BIN)/mypy
 
 suite: venv
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --doctest-modules --ignore=iftplan/jaxprs --ignore=iftplan/jaxnn iftplan tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --doctest-modules --ignore=iftplan/jaxnn iftplan tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile -m 'slow or long'
 
 # What is about JAX, in an environment that has it; everywhere else its tests are skipped.
 test-jax: | check-python
 	test -x $(JAX)/bin/python || $(PYTHON) -m venv $(JAX)
 	$(JAX)/bin/python $(INSTALL) -c constraints.txt -e '.[dev,jax]'
-	OMP_NUM_THREADS=1 JAX_PLATFORMS=cpu $(JAX)/bin/python -m pytest --doctest-modules iftplan/jaxprs iftplan/jaxnn tests/jaxprs tests/jaxnn
+	OMP_NUM_THREADS=1 JAX_PLATFORMS=cpu $(JAX)/bin/python -m pytest --doctest-modules iftplan/jaxnn tests/jaxnn
 
 # The whole suite where PyTorch is the newest, then the sample of the sweep: a crash or a wrong answer there fails, a
 # deprecation does not.
 test-newest: $(NEWEST)/.swept
-	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest -W default -n auto --dist loadfile --doctest-modules --ignore=iftplan/jaxprs --ignore=iftplan/jaxnn iftplan tests
+	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest -W default -n auto --dist loadfile --doctest-modules --ignore=iftplan/jaxnn iftplan tests
 	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest -W default -n auto --dist loadfile -m 'slow or long'
 	$(NEWEST)/bin/python benchmarks/zoos.py --quick --jobs $(JOBS) --journal $(NEWEST)/zoos.jsonl --again --strict
 
@@ -84,7 +84,7 @@ test-unpinned:
 coverage: venv
 	rm -rf .coverage
 	mkdir .coverage
-	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -m 'not slow' -n $(JOBS) --dist loadfile --doctest-modules --ignore=iftplan/jaxprs --ignore=iftplan/jaxnn iftplan tests
+	OMP_NUM_THREADS=1 $(BIN)/coverage run -m pytest -m 'not slow' -n $(JOBS) --dist loadfile --doctest-modules --ignore=iftplan/jaxnn iftplan tests
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered --sort cover
 

@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import jax
 
-from iftplan.jaxprs.measure import measure
-from iftplan.jaxprs.models import traceable
+from iftplan.jaxnn.counting.measure import measure
+from iftplan.jaxnn.sources.models import traceable
 from tests.support.models.jax_traps import TRAPS, JaxTrap
 
 

@@ -2,7 +2,6 @@ from . import base as base
 from . import checks as checks
 from . import families as families
 from . import jaxnn as jaxnn
-from . import jaxprs as jaxprs
 from . import masks as masks
 from . import models as models
 from . import nn as nn

@@ -113,7 +113,7 @@ def read_model(
         return _spec_in(source, given)
     costs = [f"{name}={cost}" for name, cost in allow.items()] if isinstance(allow, Mapping) else allow
     if _is_jax(source):
-        from iftplan.jaxprs import read as jax_reading
+        from iftplan.jaxnn.reading import read as jax_reading
 
         return jax_reading.read_model(source, *given, allow=costs, widths=widths, heads=heads)
     if isinstance(source, str) and source.startswith("zoo:") and not given and not allow:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from iftplan.base.cache.dependencies import Footprint, environment
-from iftplan.base.cache.store import Store
 from iftplan.base.documents import dumps, loads, read_text, write_text
 from iftplan.base.errors import IftplanError, InputError
+from iftplan.cache.dependencies import Footprint, environment
+from iftplan.cache.store import Store
 from iftplan.checks.baseline import Baseline, baseline_document, parse_baseline
 from iftplan.checks.configuration import BASELINE, Configuration, ConfiguredModel
 from iftplan.checks.findings import CheckReport, ModelCheck, Status

@@ -72,7 +72,7 @@ def spec_of(
 
         if (kept := zoo_spec(model, inputs, widths=widths, heads=heads)) is not None:
             return kept
-    from iftplan.base.cache.answers import Question, keep_answer, kept_answer, watch_reads
+    from iftplan.cache.answers import Question, keep_answer, kept_answer, watch_reads
     from iftplan.models.document import parse_spec, spec_document
     from iftplan.models.frameworks import framework_of
     from iftplan.models.sources import parse_source
@@ -118,7 +118,7 @@ def _jax_reader(
     """The same for JAX."""
     require_jax(f"reading {model}")
     with lasting_imports():
-        from iftplan.jaxprs.read import read_model
+        from iftplan.jaxnn.reading.read import read_model
     return lambda: read_model(model, *inputs, allow=allow or (), widths=widths, heads=heads)
 
 

@@ -20,7 +20,7 @@ def kept_folder(no_cache: bool) -> Path | None:
     """
     if no_cache or not is_ours():
         return None
-    from iftplan.base.cache.store import FOLDER
+    from iftplan.cache.store import FOLDER
     from iftplan.checks.configuration_file import find_config
 
     here = Path.cwd()
@@ -37,7 +37,7 @@ def note_made(plan: Document, no_cache: bool) -> bool:
         plan: its document; the user has named the source that it names.
         no_cache: whether to keep nothing.
     """
-    from iftplan.base.cache.store import Store
+    from iftplan.cache.store import Store
 
     request = _made_request(plan)
     Store(kept_folder(no_cache), "").keep(_slot(plan), request, {"made": True}, reads={}, outward=())
@@ -53,8 +53,8 @@ def made_here(plan: Document, no_cache: bool) -> bool:
         plan: its document.
         no_cache: whether to look at nothing that was kept.
     """
-    from iftplan.base.cache.dependencies import Footprint
-    from iftplan.base.cache.store import Store
+    from iftplan.cache.dependencies import Footprint
+    from iftplan.cache.store import Store
 
     folder = kept_folder(no_cache)
     return Store(folder, "").find(_slot(plan), _made_request(plan), Footprint(Path.cwd())) is not None

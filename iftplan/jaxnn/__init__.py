@@ -1,4 +1,4 @@
-"""Plans on JAX models: members in the place of layers, masks as pytrees, and training under them.
+"""The only part of iftplan that imports JAX: models counted and read into specs, plans applied to them, and masked training.
 
 Names are loaded when they are first used.
 """

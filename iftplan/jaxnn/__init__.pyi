@@ -1,6 +1,8 @@
 from .application.apply import apply as apply
 from .application.audit import audit as audit
 from .application.audit import measure_applied as measure_applied
+from .counting.measure import count_jaxpr as count_jaxpr
+from .counting.measure import measure as measure
 from .masking.algorithms import SET as SET
 from .masking.algorithms import SRSTE as SRSTE
 from .masking.algorithms import STE as STE
@@ -13,6 +15,7 @@ from .masking.leaves import apply_masks as apply_masks
 from .masking.ledger import TrainingLedger as TrainingLedger
 from .masking.state import MaskedState as MaskedState
 from .masking.transformation import with_masks as with_masks
+from .reading.read import read_model as read_model
 
 __all__ = [
     "SET",
@@ -26,8 +29,11 @@ __all__ = [
     "apply",
     "apply_masks",
     "audit",
+    "count_jaxpr",
     "draw_masks",
+    "measure",
     "measure_applied",
+    "read_model",
     "sparsity_distribution",
     "with_masks",
 ]

@@ -20,7 +20,7 @@ STUBS = sorted(PACKAGE.rglob("__init__.pyi"))
 LAZY = {".".join(("iftplan", *stub.parent.relative_to(PACKAGE).parts)) for stub in STUBS}
 DOORS = {module for module in LAZY if module.count(".") < 2} | {"iftplan.masks"}
 if find_spec("jax") is None:
-    DOORS -= {"iftplan.jaxprs", "iftplan.jaxnn"}
+    DOORS -= {"iftplan.jaxnn"}
 
 
 def modules_of(source: str) -> Iterator[tuple[str, str]]:

@@ -15,13 +15,12 @@ import pytest
 from tests.support.pages.rooms_picture import picture
 from tests.support.places import MOST, PACKAGE, ROOT, page_named
 
-ORDER = "base masks report models families plans runs nn jaxprs jaxnn plots checks api cli __main__".split()  # noqa: SIM905  (one line)
+ORDER = "base cache masks report models families plans runs nn jaxnn plots checks api cli __main__".split()  # noqa: SIM905  (one line)
 """Lowest first. A module imports from its own room and from those before it, never from those after it."""
 
 LAZY_ONLY = {
     "nn": "torch enters there: whoever calls it imports it when it is called",
-    "jaxprs": "JAX enters there, likewise",
-    "jaxnn": "likewise",
+    "jaxnn": "JAX enters there, likewise",
 }
 """Rooms that others import inside functions only."""
 
@@ -29,11 +28,11 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "torch": ("nn",),
     "transformers": ("nn",),
     "fvcore": ("nn",),
-    "jax": ("jaxprs", "jaxnn"),
+    "jax": ("jaxnn",),
     "flax": ("jaxnn",),
     "equinox": ("jaxnn",),
     "optax": ("jaxnn",),
-    "numpy": ("nn", "jaxprs", "jaxnn"),
+    "numpy": ("nn", "jaxnn"),
     "pandas": (),
     "pyarrow": (),
     "optuna": ("runs.sweeps",),
@@ -70,7 +69,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
 
 HOMES = {
     **dict.fromkeys(("torch", "transformers", "fvcore", "timm", "torchvision"), ("nn",)),
-    **dict.fromkeys(("jax", "flax", "equinox", "optax", "orbax"), ("jaxprs", "jaxnn")),
+    **dict.fromkeys(("jax", "flax", "equinox", "optax", "orbax"), ("jaxnn",)),
 }
 """Framework's library → the rooms that are about it."""
 
@@ -305,10 +304,10 @@ def test_every_exception_is_used() -> None:
         ("api", "def f():\n    from iftplan.nn.reading import read", ""),
         ("plans.planner", "def f():\n    import torch", "imports torch, which lives in iftplan.nn"),
         ("models.spec", "if True:\n    import torch.nn", "imports torch"),
-        ("nn.reading.read", "def f():\n    import jax.numpy", "imports jax, which lives in iftplan.jaxprs"),
-        ("jaxprs.walk", "def f():\n    import torch", "imports torch, which lives in iftplan.nn"),
-        ("jaxprs.walk", "import jax", ""),
-        ("api", "from iftplan.jaxprs import read", "at module level; import it where it is called"),
+        ("nn.reading.read", "def f():\n    import jax.numpy", "imports jax, which lives in iftplan.jaxnn"),
+        ("jaxnn.counting.walk", "def f():\n    import torch", "imports torch, which lives in iftplan.nn"),
+        ("jaxnn.counting.walk", "import jax", ""),
+        ("api", "from iftplan.jaxnn import reading", "at module level; import it where it is called"),
         ("models.spec", "try:\n    import torch\nexcept ImportError:\n    pass", "imports torch"),
         ("api", "if TYPE_CHECKING:\n    from torch import nn", ""),
         ("api", "if TYPE_CHECKING:\n    pass\nelse:\n    from torch import nn", "imports torch"),
@@ -410,7 +409,7 @@ def without(blocked: set[str], code: str) -> subprocess.CompletedProcess[str]:
 CORE = sorted(
     module
     for module in project()
-    if room_of(module) not in ("nn", "jaxprs", "jaxnn", "__main__") and module != "iftplan.cli"
+    if room_of(module) not in ("nn", "jaxnn", "__main__") and module != "iftplan.cli"
 )
 
 

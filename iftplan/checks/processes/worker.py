@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from iftplan.base.cache.dependencies import Footprint, Reads
+from iftplan.cache.dependencies import Footprint, Reads
 from iftplan.models.spec import Framework
 
 _CHUNK = 1 << 16

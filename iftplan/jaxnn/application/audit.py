@@ -14,8 +14,8 @@ from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
 from iftplan.base.units import count
 from iftplan.jaxnn.application.structure import dense_model, structured
-from iftplan.jaxprs.measure import counted
-from iftplan.jaxprs.models import Traceable, leaf_names, traceable
+from iftplan.jaxnn.counting.measure import counted
+from iftplan.jaxnn.sources.models import Traceable, leaf_names, traceable
 from iftplan.models.allowances import parse_vouched
 from iftplan.models.sources import parse_source
 from iftplan.plans.audit.audit import PLAN_TOLERANCE, AuditReport, audit_plan

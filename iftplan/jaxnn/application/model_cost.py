@@ -8,9 +8,9 @@ from typing import Any
 from iftplan.base.documents import loads, read_text, schema_of
 from iftplan.base.errors import InputError
 from iftplan.jaxnn.application.structure import dense_model, structured
-from iftplan.jaxprs.measure import counted
-from iftplan.jaxprs.models import Traceable, traceable
-from iftplan.jaxprs.sources import construct
+from iftplan.jaxnn.counting.measure import counted
+from iftplan.jaxnn.sources.models import Traceable, traceable
+from iftplan.jaxnn.sources.sources import construct
 from iftplan.models.allowances import parse_vouched
 from iftplan.models.cost import ModelCost
 from iftplan.models.notation import parse_input

@@ -12,7 +12,7 @@ import numpy as np
 from iftplan.base.arguments import check_arguments
 from iftplan.jaxnn.masking.leaves import Tree
 from iftplan.jaxnn.masking.views import View, views_of
-from iftplan.jaxprs.models import leaf_names, weight_name
+from iftplan.jaxnn.sources.models import leaf_names, weight_name
 from iftplan.plans.plan import Plan
 
 

@@ -16,7 +16,7 @@ from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
 from iftplan.jaxnn.masking.leaves import Tree
 from iftplan.jaxnn.masking.views import views_of
-from iftplan.jaxprs.models import leaf_names, weight_name
+from iftplan.jaxnn.sources.models import leaf_names, weight_name
 from iftplan.masks import Unstructured, parse_mask
 from iftplan.plans.plan import Plan
 

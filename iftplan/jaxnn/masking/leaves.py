@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from iftplan.base.arguments import check_arguments
-from iftplan.jaxprs.models import leaf_names, weight_name
+from iftplan.jaxnn.sources.models import leaf_names, weight_name
 
 Tree = Any
 """Arrays in dictionaries, states of Flax, modules of Equinox and whatever else JAX takes apart."""

@@ -10,7 +10,7 @@ from iftplan.base.arguments import check_arguments
 from iftplan.jaxnn.masking.algorithms import Algorithm, Static, for_training
 from iftplan.jaxnn.masking.state import MaskedState
 from iftplan.jaxnn.masking.views import views_of
-from iftplan.jaxprs.models import leaf_names
+from iftplan.jaxnn.sources.models import leaf_names
 from iftplan.plans.plan import Plan
 from iftplan.runs.costs.training_cost import TrainingCost
 from iftplan.runs.settings import InputGradient

@@ -17,7 +17,7 @@ from iftplan.jaxnn.masking.leaves import Tree, with_leaves, zero_off
 from iftplan.jaxnn.masking.slots import cleared_slots
 from iftplan.jaxnn.masking.state import Arrays, MaskedState, all_finite, first_state, moved_by, scores_of
 from iftplan.jaxnn.masking.views import View
-from iftplan.jaxprs.models import leaf_names
+from iftplan.jaxnn.sources.models import leaf_names
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -28,7 +28,7 @@ from iftplan.jaxnn.masking.leaves import Tree
 from iftplan.jaxnn.masking.sparse_weights import SparseWeights
 from iftplan.jaxnn.masking.state import MaskedState
 from iftplan.jaxnn.masking.views import View, flat_view, views_of
-from iftplan.jaxprs.models import leaf_names
+from iftplan.jaxnn.sources.models import leaf_names
 from iftplan.plans.plan import Plan
 
 

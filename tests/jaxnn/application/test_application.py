@@ -118,7 +118,7 @@ def test_an_applied_network_runs_and_is_measured_with_its_masks(family: str) -> 
 
 
 def named(tree: Any) -> dict[str, Any]:
-    from iftplan.jaxprs.models import leaf_names
+    from iftplan.jaxnn.sources.models import leaf_names
 
     return leaf_names(tree)
 

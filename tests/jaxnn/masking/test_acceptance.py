@@ -20,7 +20,7 @@ from flax import linen
 
 import iftplan as ift
 from iftplan.jaxnn import RigL, TrainingLedger, apply, apply_masks, draw_masks, with_masks
-from iftplan.jaxprs.models import leaf_names
+from iftplan.jaxnn.sources.models import leaf_names
 from iftplan.plans.plan import Plan
 from iftplan.runs.costs.training_cost import TrainingCost
 

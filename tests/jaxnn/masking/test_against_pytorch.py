@@ -31,7 +31,7 @@ from iftplan.jaxnn import (
     with_masks,
 )
 from iftplan.jaxnn.masking.algorithms import Algorithm
-from iftplan.jaxprs.models import leaf_names
+from iftplan.jaxnn.sources.models import leaf_names
 from iftplan.masks import parse_mask
 from iftplan.nn.masks.checking import holds
 from iftplan.nn.masks.masked_weights import to_matrix

@@ -23,15 +23,14 @@ import optax
 
 import iftplan as ift
 from iftplan.base.errors import IftplanError, InputError
-from iftplan.jaxnn import SET, RigL, Static, apply_masks, sparsity_distribution, with_masks
+from iftplan.jaxnn import SET, RigL, Static, apply_masks, read_model, sparsity_distribution, with_masks
 from iftplan.jaxnn.masking.drawing import draw_mask
 from iftplan.jaxnn.masking.exchange import drop_grow
 from iftplan.jaxnn.masking.jaxpruner import exact_sparsity, kept_at
 from iftplan.jaxnn.masking.rows import UnitRows
 from iftplan.jaxnn.masking.top_k import first
 from iftplan.jaxnn.masking.views import flat_view
-from iftplan.jaxprs import read_model
-from iftplan.jaxprs.models import leaf_names
+from iftplan.jaxnn.sources.models import leaf_names
 from iftplan.masks import Block, Unstructured, parse_mask
 from iftplan.masks.distributions import DensityLayer, Distribution, densities, parameter_budget
 from iftplan.plans.plan import Plan

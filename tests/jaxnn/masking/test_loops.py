@@ -18,9 +18,18 @@ from flax import linen, nnx
 
 import iftplan as ift
 from iftplan.base.errors import InputError, StaleError
-from iftplan.jaxnn import SET, SRSTE, Gradual, MaskedState, RigL, apply_masks, draw_masks, with_masks
-from iftplan.jaxprs import read_model
-from iftplan.jaxprs.models import leaf_names
+from iftplan.jaxnn import (
+    SET,
+    SRSTE,
+    Gradual,
+    MaskedState,
+    RigL,
+    apply_masks,
+    draw_masks,
+    read_model,
+    with_masks,
+)
+from iftplan.jaxnn.sources.models import leaf_names
 from iftplan.plans.plan import Plan
 from iftplan.runs.schedules import Updates
 

@@ -20,9 +20,18 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import iftplan as ift
-from iftplan.jaxnn import SET, SRSTE, Gradual, MaskedState, RigL, apply_masks, draw_masks, with_masks
-from iftplan.jaxprs import read_model
-from iftplan.jaxprs.models import leaf_names
+from iftplan.jaxnn import (
+    SET,
+    SRSTE,
+    Gradual,
+    MaskedState,
+    RigL,
+    apply_masks,
+    draw_masks,
+    read_model,
+    with_masks,
+)
+from iftplan.jaxnn.sources.models import leaf_names
 from iftplan.runs.schedules import Updates
 
 UPDATES = Updates(end=18, interval=3)

@@ -440,7 +440,7 @@ class _Audit:
 
 def _kept_or_made(audit: _Audit, request: Document, no_cache: bool) -> AuditReport:
     """The report of an earlier command while it would come out the same, or a new one."""
-    from iftplan.base.cache.answers import Question, keep_answer, kept_answer, watch_reads
+    from iftplan.cache.answers import Question, keep_answer, kept_answer, watch_reads
     from iftplan.models.sources import parse_source
     from iftplan.plans.audit.document import audit_document, parse_report
 
@@ -452,7 +452,7 @@ def _kept_or_made(audit: _Audit, request: Document, no_cache: bool) -> AuditRepo
     if audit.framework == "jax":
         require_jax(building)
         with lasting_imports():
-            import iftplan.jaxprs.audit  # noqa: F401
+            import iftplan.jaxnn.counting.audit  # noqa: F401
     else:
         require_torch(building)
         with lasting_imports():
@@ -596,7 +596,7 @@ def _of_jax_model(
         reference = Reference(f"spec {short_name(name)}", macs, dense_macs=macs)
 
     def report() -> AuditReport:
-        from iftplan.jaxprs.audit import audit_source
+        from iftplan.jaxnn.counting.audit import audit_source
 
         return audit_source(
             subject,

@@ -243,7 +243,7 @@ def cache_folder(config: Configuration, given: str | None, no_cache: bool) -> Pa
         given: another place.
         no_cache: whether to keep none.
     """
-    from iftplan.base.cache.store import FOLDER
+    from iftplan.cache.store import FOLDER
 
     if no_cache:
         return None

@@ -13,10 +13,10 @@ from operator import mul
 from typing import Final
 
 from iftplan.base.errors import IftplanError
-from iftplan.jaxprs.configuration import Configurable
-from iftplan.jaxprs.measure import Vouched, counted, summed_products, used_weights
-from iftplan.jaxprs.models import traceable
-from iftplan.jaxprs.tally import WeightShape
+from iftplan.jaxnn.counting.measure import Vouched, counted, summed_products, used_weights
+from iftplan.jaxnn.counting.tally import WeightShape
+from iftplan.jaxnn.sources.configuration import Configurable
+from iftplan.jaxnn.sources.models import traceable
 from iftplan.models.polynomial import Polynomial
 from iftplan.models.spec import Couplings, Heads, Kind, Width
 

@@ -16,7 +16,7 @@ from flax import linen, nnx
 
 import iftplan as ift
 from iftplan.base.errors import InputError, MeasureError
-from iftplan.jaxprs import count_jaxpr, measure, read_model
+from iftplan.jaxnn import count_jaxpr, measure, read_model
 from iftplan.models.spec import Kind
 from tests.support.models.jax_traps import Convolutional, Perceptron, W, X, f32, i32
 

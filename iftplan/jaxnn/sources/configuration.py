@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import Any
 
-from iftplan.jaxprs.models import is_linen
+from iftplan.jaxnn.sources.models import is_linen
 
 Made = tuple[object, tuple[object, ...]]
 """A model, and the arguments that it is called with."""

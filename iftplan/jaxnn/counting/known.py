@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from iftplan.jaxprs.primitives import LAYOUT
+from iftplan.jaxnn.counting.primitives import LAYOUT
 
 INPUT: Final = "\0input"
 """Stands among the origins of a value that is made of the model's inputs without a weight on the way."""

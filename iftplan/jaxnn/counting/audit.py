@@ -6,10 +6,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
-from iftplan.jaxprs.measure import Vouched, counted
-from iftplan.jaxprs.models import Traceable
-from iftplan.jaxprs.sources import construct
-from iftplan.jaxprs.xla import xla_count
+from iftplan.jaxnn.counting.measure import Vouched, counted
+from iftplan.jaxnn.counting.xla import xla_count
+from iftplan.jaxnn.sources.models import Traceable
+from iftplan.jaxnn.sources.sources import construct
 from iftplan.models.allowances import parse_vouched
 from iftplan.models.spec import InputSpec
 from iftplan.plans.audit.audit import AuditReport, Reference, audit_model

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from math import prod
 from typing import Any, Final
 
-from iftplan.jaxprs.tally import WeightShape
+from iftplan.jaxnn.counting.tally import WeightShape
 from iftplan.models.spec import Kind
 
 Shape = tuple[int, ...]

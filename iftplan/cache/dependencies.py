@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from iftplan.base.cache.opened_files import Opened, watch
+from iftplan.cache.opened_files import Opened, watch
 
 
 def _folders(*keys: str) -> tuple[str, ...]:

@@ -10,10 +10,10 @@ from typing import Any, Final
 import jax
 
 from iftplan.base.units import count
-from iftplan.jaxprs.formulas import FORMULAS, convolution, ragged_dot
-from iftplan.jaxprs.measure import Vouched, counted
-from iftplan.jaxprs.models import Traceable
-from iftplan.jaxprs.tally import Tally
+from iftplan.jaxnn.counting.formulas import FORMULAS, convolution, ragged_dot
+from iftplan.jaxnn.counting.measure import Vouched, counted
+from iftplan.jaxnn.counting.tally import Tally
+from iftplan.jaxnn.sources.models import Traceable
 
 
 @dataclass(frozen=True, slots=True)

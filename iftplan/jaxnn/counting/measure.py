@@ -10,11 +10,11 @@ from typing import Any
 import jax
 
 from iftplan.base.arguments import check_arguments
-from iftplan.jaxprs.formulas import FORMULAS
-from iftplan.jaxprs.known import INPUT, Known
-from iftplan.jaxprs.models import Traceable, trace, traceable
-from iftplan.jaxprs.tally import Tally, Use
-from iftplan.jaxprs.walk import Walk
+from iftplan.jaxnn.counting.formulas import FORMULAS
+from iftplan.jaxnn.counting.known import INPUT, Known
+from iftplan.jaxnn.counting.tally import Tally, Use
+from iftplan.jaxnn.counting.walk import Walk
+from iftplan.jaxnn.sources.models import Traceable, trace, traceable
 from iftplan.models.allowances import VouchedCost, parse_vouched
 from iftplan.models.counting import Contraction, CountTable
 
@@ -55,7 +55,7 @@ def measure(model: object, *arguments: object, allow: Sequence[str] = ()) -> Cou
 
     Example:
         >>> import jax, jax.numpy as jnp
-        >>> from iftplan.jaxprs import measure
+        >>> from iftplan.jaxnn import measure
         >>> x, w = jax.ShapeDtypeStruct((4, 8), jnp.float32), jax.ShapeDtypeStruct((8, 16), jnp.float32)
         >>> measure(jnp.matmul, x, w).macs
         512

@@ -12,8 +12,8 @@ import jax
 
 from iftplan.base.errors import IftplanError, InputError
 from iftplan.base.factories import file_factory, module_factory
-from iftplan.jaxprs.configuration import Configurable, Made
-from iftplan.jaxprs.models import Traceable, is_module, traceable
+from iftplan.jaxnn.sources.configuration import Configurable, Made
+from iftplan.jaxnn.sources.models import Traceable, is_module, traceable
 from iftplan.models.notation import parse_input
 from iftplan.models.sources import SourceKind, parse_source
 

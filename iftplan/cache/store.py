@@ -14,10 +14,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from iftplan.base.cache.dependencies import Footprint
-from iftplan.base.cache.secret import read_secret
 from iftplan.base.documents import Document, digest, dumps, loads, write_text
 from iftplan.base.errors import IftplanError
+from iftplan.cache.dependencies import Footprint
+from iftplan.cache.secret import read_secret
 
 SCHEMA = "iftplan.cached/2"
 FOLDER = ".iftplan_cache"

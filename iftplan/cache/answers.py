@@ -9,9 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from iftplan.base.cache.dependencies import Footprint, Reads, environment
-from iftplan.base.cache.store import Store
 from iftplan.base.documents import Document, digest
+from iftplan.cache.dependencies import Footprint, Reads, environment
+from iftplan.cache.store import Store
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from iftplan.base.cache.dependencies import Footprint
-from iftplan.base.cache.secret import read_secret
-from iftplan.base.cache.store import MOST_ENTRIES, Store
 from iftplan.base.documents import dumps
+from iftplan.cache.dependencies import Footprint
+from iftplan.cache.secret import read_secret
+from iftplan.cache.store import MOST_ENTRIES, Store
 
 ANSWER = {"schema": "some/1", "b": 3, "a": {"z": 1, "y": 2}}
 REQUEST = {"source": "net.py:build", "builds": "", "inputs": ["4x16"], "allow": [], "cross_check": False}

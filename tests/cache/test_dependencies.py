@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from iftplan.base.cache import dependencies
-from iftplan.base.cache.dependencies import Footprint, environment
+from iftplan.cache import dependencies
+from iftplan.cache.dependencies import Footprint, environment
 
 RECORD = """
 import json, runpy, sys
 from pathlib import Path
-from iftplan.base.cache.dependencies import Footprint, Reads
+from iftplan.cache.dependencies import Footprint, Reads
 reads = Reads()
 sys.path.insert(0, "")
 runpy.run_path("main.py")
@@ -179,7 +179,7 @@ def test_the_watcher_ends_with_what_it_watches_and_holds_no_pipe(project: Path) 
 
 
 def test_where_nothing_tells_of_native_files_the_record_says_so(project: Path) -> None:
-    code = "import iftplan.base.cache.opened_files, platform; platform.machine = lambda: 'vax'; from iftplan.base.cache.dependencies import Reads; print(Reads().complete)"
+    code = "import iftplan.cache.opened_files, platform; platform.machine = lambda: 'vax'; from iftplan.cache.dependencies import Reads; print(Reads().complete)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 

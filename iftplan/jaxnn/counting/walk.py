@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from jax.extend.core import Literal
 
-from iftplan.jaxprs.formulas import FORMULAS, weight_shape
-from iftplan.jaxprs.known import INPUT, NOTHING, Known, literal, origins, result
-from iftplan.jaxprs.loops import trip_count
-from iftplan.jaxprs.primitives import CALLS, ELEMENTWISE, FREE
-from iftplan.jaxprs.tally import Site, Tally, Use, WeightShape, total
+from iftplan.jaxnn.counting.formulas import FORMULAS, weight_shape
+from iftplan.jaxnn.counting.known import INPUT, NOTHING, Known, literal, origins, result
+from iftplan.jaxnn.counting.loops import trip_count
+from iftplan.jaxnn.counting.primitives import CALLS, ELEMENTWISE, FREE
+from iftplan.jaxnn.counting.tally import Site, Tally, Use, WeightShape, total
 from iftplan.models.allowances import VouchedCost
 from iftplan.models.spec import Kind
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from jax.extend.core import Literal
 
-from iftplan.jaxprs.known import NOTHING, Known, literal
+from iftplan.jaxnn.counting.known import NOTHING, Known, literal
 
 
 def trip_count(eqn: Any, values: Sequence[Known]) -> int | None:

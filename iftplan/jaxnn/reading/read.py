@@ -10,12 +10,12 @@ from typing import Final
 
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import MeasureError
-from iftplan.jaxprs.configuration import Configurable
-from iftplan.jaxprs.measure import counted, summed_products, used_weights
-from iftplan.jaxprs.models import Traceable, traceable
-from iftplan.jaxprs.sources import configured
-from iftplan.jaxprs.tally import Use
-from iftplan.jaxprs.widths import width_couplings
+from iftplan.jaxnn.counting.measure import counted, summed_products, used_weights
+from iftplan.jaxnn.counting.tally import Use
+from iftplan.jaxnn.reading.widths import width_couplings
+from iftplan.jaxnn.sources.configuration import Configurable
+from iftplan.jaxnn.sources.models import Traceable, traceable
+from iftplan.jaxnn.sources.sources import configured
 from iftplan.models.allowances import parse_vouched
 from iftplan.models.counting import unknown_sentence
 from iftplan.models.spec import Heads, Kind, LayerSpec, ModelSpec, Product, WeightLayer

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("jax", reason="JAX, of the extra jax, is not installed")
 pytest.importorskip("flax", reason="Flax, of the extra jax, is not installed")
 
-from iftplan.jaxprs import measure
+from iftplan.jaxnn import measure
 from tests.support.models.jax_traps import TRAPS, JaxTrap
 
 

@@ -235,7 +235,7 @@ def test_a_committed_cache_forges_nothing(project: Path) -> None:
     (entry,) = (project / ".iftplan_cache").glob("*.json")
     outer = json.loads(entry.read_text())
     inner = json.loads(outer["entry"])
-    from iftplan.base.cache.dependencies import Footprint
+    from iftplan.cache.dependencies import Footprint
 
     (project / "data.txt").write_text("3")
     footprint = Footprint(project)

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from iftplan.base.errors import InputError, MeasureError
-from iftplan.jaxprs.layers import linen_watch, nnx_classes, pytree_classes
+from iftplan.jaxnn.sources.layers import linen_watch, nnx_classes, pytree_classes
 from iftplan.models.spec import InputSpec
 
 Tree = Any

@@ -1,0 +1,1 @@
+"""Counts of JAX functions and modules, from their jaxprs."""

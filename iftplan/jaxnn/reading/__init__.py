@@ -1,0 +1,1 @@
+"""JAX models read into specs, and their widths."""

@@ -1,0 +1,1 @@
+"""Models in JAX: what can be counted, and where it comes from."""
