@@ -148,8 +148,7 @@ def _compactable(model: nn.Module, contents: Contents) -> frozenset[str]:
     return frozenset(
         weight.name
         for weight, stored in _sparse(model, contents)
-        if stored.masked
-        and weight.parameter_name == "weight"
+        if weight.parameter_name == "weight"
         and has_kernels(weight.module)
         and weight.parameter.device.type in ("cpu", "meta")
         and uses[id(weight.parameter)] == 1

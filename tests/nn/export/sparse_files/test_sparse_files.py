@@ -169,6 +169,9 @@ def test_finalized_networks_have_small_files_too(tmp_path: Path) -> None:
     again = inn.load_sparse_(Network().eval(), file)
     assert not [*masked_weights(again)]
     same(net, again)
+    pytest.importorskip("numba", reason="numba, of the extra bench, is not installed")
+    compact = inn.load_sparse_(Network().eval(), file, execution="compact")
+    torch.testing.assert_close(compact(X), net(X))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
