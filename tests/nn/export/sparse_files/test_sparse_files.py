@@ -375,6 +375,24 @@ def test_a_file_of_another_network_changes_nothing(tmp_path: Path) -> None:
         inn.load_sparse_(other, file)
 
 
+def test_a_module_under_two_names_and_a_tie_with_one_mask(tmp_path: Path) -> None:
+    """Parts of a state dict that are the same tensors are stored once, and masks stay where they were."""
+    one, other = nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False)
+    net = nn.ModuleDict({"a": other, "b": one, "c": one})
+    other.weight = one.weight
+    one.register_buffer("weight_mask", torch.rand(8, 8) < 0.5)
+    inn.enforce_(net)
+    file = inn.save_sparse(net, tmp_path / "net.safetensors")
+    assert sorted(safetensors.load_file(file)) == ["b.weight.mask", "b.weight.values"]
+    again = copy.deepcopy(net)
+    del again["b"]._buffers["weight_mask"]
+    again["b"].weight.data.zero_()
+    inn.load_sparse_(again, file)
+    assert "a.weight_mask" not in again.state_dict()
+    assert torch.equal(again["a"].weight, one.weight) and torch.equal(again["c"].weight_mask, one.weight_mask)
+    assert inn.load_sparse(file).keys() == net.state_dict().keys()
+
+
 def test_other_readers_of_the_format_read_the_file(tmp_path: Path) -> None:
     net = masked()
     file = inn.save_sparse(net, tmp_path / "net.safetensors")
