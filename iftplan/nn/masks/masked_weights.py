@@ -65,6 +65,12 @@ class MaskedWeight:
         return self.parameter_name not in self.module._parameters
 
     @property
+    def requires_grad(self) -> bool:
+        """Whether the weight is trained, or the kept values that its module has of it."""
+        parameter = self.module._parameters["values"] if self.is_compact else self.parameter
+        return parameter is not None and parameter.requires_grad
+
+    @property
     def stack(self) -> Stack | None:
         """Layout of the matrices that the weight holds; None for a single one."""
         return stack_of(self.module, self.parameter_name)
