@@ -137,7 +137,7 @@ def _quantized(values: Tensor, outputs: Tensor, count: int) -> tuple[Tensor, Ten
 
 
 def encoded(stored: StoredWeight) -> tuple[WeightObject, Tensor]:
-    """What the header of a file says of a weight, and the code of its mask, in the fewest bytes."""
+    """Entry of a weight in the metadata of a file, and the code of its mask in the fewest bytes."""
     mask, matrix, structure = stored.mask, stored.matrix, stored.structure
     units, unit = mask.reshape(stored.experts, -1), WEIGHT
     if (layout := _layout(structure, stored.experts, matrix.rows, mask.numel())) is not None:
