@@ -4,7 +4,8 @@
 
 Each model is named with its batch. Training steps as `iftplan train` takes them (SGD with Nesterov momentum, RigL with ΔT = 100, masks held
 after every step) on random images, in interleaved rounds of processor time; steps that update masks are timed apart, as they compute
-dense gradients. An epoch is 50 000 images, with neither data nor evaluation. "compact" has static masks: its cannot move.
+dense gradients; those of "compact" include the ways to dense weights and back. An epoch is 50 000 images, with neither data nor
+evaluation.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from torch import nn  # noqa: E402
 
 import iftplan as ift  # noqa: E402
 import iftplan.nn as ift_nn  # noqa: E402
+from iftplan.nn.execution.turns import Turns  # noqa: E402
 from iftplan.nn.timing.interleaving import race  # noqa: E402
 from iftplan.plans.plan import Plan  # noqa: E402
 from iftplan.report.table import Table  # noqa: E402
@@ -54,26 +56,25 @@ def epoch(title: str, plan: Plan, source: str, batch: int, rounds: int) -> None:
         "dense": dense,
         "masked-dense": masked,
         "sparse": ift_nn.execute_sparse_(copy.deepcopy(masked)),
-        "compact": ift_nn.compact_(copy.deepcopy(masked)),
+        "compact": ift_nn.execute_sparse_(copy.deepcopy(masked)),
     }
     images = torch.randn(batch, 3, 32, 32).to(memory_format=torch.channels_last)
-    ordinary = {name: stepping(net, images, NEVER) for name, net in networks.items()}
-    updating = {
-        name: stepping(networks[name], images, ALWAYS) for name in ("dense", "masked-dense", "sparse")
-    }
+    ordinary = {name: stepping(name, net, images, NEVER) for name, net in networks.items()}
+    networks["compact"] = copy.deepcopy(networks["sparse"])
+    updating = {name: stepping(name, net, images, ALWAYS) for name, net in networks.items()}
     none = dict.fromkeys(networks, 0)
     found = {timing.backend: timing for timing in race(ordinary, none, {}, rounds, 1)}
     updates = {timing.backend: timing for timing in race(updating, none, {}, max(rounds // 2, 1), 1)}
     rows = []
     base = 0.0
     for name, timing in found.items():
-        update = updates.get(name, timing).seconds
+        update = updates[name].seconds
         seconds = IMAGES / batch * (timing.seconds + (update - timing.seconds) / INTERVAL)
         base = base or seconds
         rows.append(
             (
                 name, f"{timing.seconds * 1e3:.0f}", f"{timing.ratio:.2f}", f"{timing.low:.2f}–{timing.high:.2f}",
-                f"{update * 1e3:.0f}" if name in ("masked-dense", "sparse") else "", f"{seconds:.0f}", f"{seconds / base:.2f}",
+                "" if name == "dense" else f"{update * 1e3:.0f}", f"{seconds:.0f}", f"{seconds / base:.2f}",
             )
         )  # fmt: skip
     columns = (
@@ -82,14 +83,17 @@ def epoch(title: str, plan: Plan, source: str, batch: int, rounds: int) -> None:
     print_table(Table(columns, tuple(rows), f"{title}, batches of {batch}, {rounds} rounds"))
 
 
-def stepping(network: nn.Module, images: torch.Tensor, updates: Updates) -> Callable[[], None]:
-    """One step of training after another."""
+def stepping(name: str, network: nn.Module, images: torch.Tensor, updates: Updates) -> Callable[[], None]:
+    """One step of training after another, in one execution."""
     optimizer = torch.optim.SGD(network.parameters(), 1e-4, momentum=0.9, nesterov=True, weight_decay=5e-4)
     masked = bool(list(ift_nn.masked_weights(network)))
     masks = ift_nn.Masking(network, optimizer, ift_nn.RigL(updates)) if masked else None
+    turns = Turns(network, optimizer) if name == "compact" else None
 
     def step() -> None:
         if masks is not None:
+            if turns is not None:
+                (turns.expand_ if masks.changes_masks else turns.compact_)()
             ift_nn.dense_gradients_(network, masks.wants_dense_gradient)
         output = network(images)
         getattr(output, "logits", output).square().mean().backward()
@@ -97,6 +101,8 @@ def stepping(network: nn.Module, images: torch.Tensor, updates: Updates) -> Call
             masks.step()
         optimizer.step()
         optimizer.zero_grad()
+        if turns is not None:
+            turns.compact_()
 
     return step
 

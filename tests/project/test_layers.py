@@ -53,6 +53,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
         "runs.settings",  # the ranges of settings, beside them
         "checks.configuration_file",
         "checks.baseline",
+        "nn.export.sparse_files",
     ),
     "typer": ("cli",),
     "click": ("cli",),

@@ -76,7 +76,7 @@ def compact_(model: Model) -> Model:
             f"{type(model).__name__} has no masked linear layer or convolution on the CPU that sparse kernels can run; apply a plan to it first (iftplan.nn.apply)."
         )
     for module in found:
-        become_compact_(module, module._buffers.pop(MASK))
+        become_compact_(module, cast(Tensor, module._buffers.pop(MASK)))
     return model
 
 

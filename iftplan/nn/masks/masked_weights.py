@@ -61,8 +61,14 @@ class MaskedWeight:
 
     @property
     def is_compact(self) -> bool:
-        """Whether its module has only the kept values now, and no dense weight."""
+        """Whether the weight's module has only the kept values now, and no dense weight."""
         return self.parameter_name not in self.module._parameters
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether the weight is trained, or the kept values that its module has of it."""
+        parameter = self.module._parameters["values"] if self.is_compact else self.parameter
+        return parameter is not None and parameter.requires_grad
 
     @property
     def stack(self) -> Stack | None:
@@ -307,7 +313,7 @@ def matrix_shape(weight: MaskedWeight) -> Shape:
 
 @dataclass(frozen=True, slots=True)
 class WeightMatrix:
-    """How the memory of a weight lies as a matrix (outputs, inputs), for all of torch's layouts of weights.
+    """Axes of a weight that make it a matrix (outputs, inputs), for all of torch's layouts of weights.
 
     Attributes:
         shape: of the weight.
@@ -333,7 +339,7 @@ class WeightMatrix:
 
 
 def matrix_of(weight: MaskedWeight) -> WeightMatrix:
-    """How a weight lies as a matrix (outputs, inputs)."""
+    """Axes of a weight that make it a matrix (outputs, inputs)."""
     module, shape = weight.module, tuple(weight.parameter.shape)
     axes = tuple(range(len(shape)))
     rows = matrix_shape(weight)[0] * weight.experts

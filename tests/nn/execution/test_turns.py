@@ -63,7 +63,7 @@ def network(dtype: torch.dtype, *, opened: bool = False, density: float = 0.3) -
         layer.register_buffer("weight_mask", torch.rand(weight.shape) < kept)
         if not opened:
             weight.data[~layer.weight_mask] = 0
-    return net.to(dtype).to(memory_format=torch.channels_last)
+    return net.to(dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def batch(step: int, dtype: torch.dtype = torch.float64) -> Tensor:

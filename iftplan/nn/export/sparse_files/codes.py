@@ -45,8 +45,8 @@ def smallest_code(units: Tensor) -> tuple[Code, Tensor]:
 
 def kept_of_each(units: Tensor) -> int | None:
     """Units that every row keeps; None where rows differ."""
-    counts = units.sum(1).unique().tolist()
-    return int(counts[0]) if len(counts) == 1 else None
+    counts = units.sum(1)
+    return int(counts[0]) if len(counts) and bool((counts == counts[0]).all()) else None
 
 
 def encode(units: Tensor, code: Code) -> Tensor:

@@ -26,7 +26,7 @@ VALUES, MASK, SCALES = ".values", ".mask", ".scales"
 
 @with_config(ConfigDict(extra="forbid"))
 class ContentsObject(TypedDict):
-    """What the metadata of a file say, as JSON under `iftplan.sparse`.
+    """Metadata of a file, as JSON under `iftplan.sparse`.
 
     Attributes:
         schema: kind and version.

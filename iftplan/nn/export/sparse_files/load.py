@@ -43,12 +43,9 @@ def load_sparse(path: str | Path, *, layout: Literal["dense", "csr"] = "dense") 
             state[name] = _csr(stored)
             continue
         state[name] = stored.dense()
-        if stored.masked:
-            state[name + SUFFIX] = stored.mask
+        state |= {masked + SUFFIX: stored.mask for masked in stored.masked}
     for name, first in contents.shared.items():
         state[name] = state[first]
-        if first + SUFFIX in state:
-            state[name + SUFFIX] = state[first + SUFFIX]
     return state
 
 
@@ -123,7 +120,7 @@ def _fill_(weight: MaskedWeight, stored: StoredWeight) -> None:
     else:
         mask = stored.mask.to(parameter.device)
         parameter.zero_().masked_scatter_(mask, stored.kept().to(parameter.device, parameter.dtype))
-    if stored.masked:
+    if weight.name in stored.masked:
         register_mask_(weight, mask, stored.structure)
 
 
@@ -148,8 +145,7 @@ def _compactable(model: nn.Module, contents: Contents) -> frozenset[str]:
     return frozenset(
         weight.name
         for weight, stored in _sparse(model, contents)
-        if stored.masked
-        and weight.parameter_name == "weight"
+        if weight.parameter_name == "weight"
         and has_kernels(weight.module)
         and weight.parameter.device.type in ("cpu", "meta")
         and uses[id(weight.parameter)] == 1

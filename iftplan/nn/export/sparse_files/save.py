@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -52,18 +52,20 @@ def save_sparse(model: nn.Module, path: str | Path, *, dtype: torch.dtype | None
     if any(isinstance(module, CompactLayer) for module in inner.modules()):
         inner = expand_(deep_copy(inner))
     state = _state(inner)
-    shared, masks = same_tensors(state), {weight.name + SUFFIX for weight in masked_weights(inner)}
-    weights = {
-        name: stored_weight(weight, state[name], mask, dtype)
-        for name, weight, mask in _sparse(inner)
-        if name not in shared
-    }
+    masks = {name for name in state if _is_mask(name, state)}
+    plain = {name: tensor for name, tensor in state.items() if name not in masks}
+    shared = same_tensors(dict(sorted(plain.items(), key=lambda item: item[0] + SUFFIX not in masks)))
+    weights = {}
+    for name, weight, mask in _sparse(inner):
+        if name not in shared:
+            names = (name, *(alias for alias, first in shared.items() if first == name))
+            masked = tuple(each for each in names if each + SUFFIX in masks)
+            weights[name] = stored_weight(weight, state[name], mask, masked, dtype)
     if not weights:
         raise InputError(
             f"no weight of {type(inner).__name__} has a mask or enough zeros to be stored sparse; apply a plan first (iftplan.nn.apply), or save it with safetensors.torch.save_file."
         )
-    others = {name: tensor for name, tensor in state.items() if name not in {*weights, *shared, *masks}}
-    shared = {name: first for name, first in shared.items() if name not in masks}
+    others = {name: tensor for name, tensor in plain.items() if name not in {*weights, *shared}}
     Contents(weights, others, shared).write(Path(path))
     return Path(path)
 
@@ -87,6 +89,13 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
                 f"{name} is a tensor of layout {value.layout}; save the model before it is converted."
             )
     return state
+
+
+def _is_mask(name: str, state: Mapping[str, Tensor]) -> bool:
+    weight = state.get(name.removesuffix(SUFFIX))
+    return (name.endswith(SUFFIX) and state[name].dtype is torch.bool and weight is not None) and (
+        weight.shape == state[name].shape
+    )
 
 
 def _sparse(model: nn.Module) -> Iterator[tuple[str, MaskedWeight, Tensor | None]]:

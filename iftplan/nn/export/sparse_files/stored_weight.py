@@ -29,7 +29,7 @@ class WeightObject(TypedDict):
     Attributes:
         shape: of the weight.
         dtype: in which the model has it; its values may be stored in a smaller one.
-        masked: whether a mask belongs to it; else it is a plain weight with zeros.
+        masked: names under which it has a mask beside it; none for a plain weight with zeros.
         structure: of the mask, in the notation of plans.
         unit: what the code chooses: `weight`, or the units of a structure, such as `block4x4`.
         code: `bits`, `gaps` or `ranks`.
@@ -44,7 +44,7 @@ class WeightObject(TypedDict):
 
     shape: list[int]
     dtype: str
-    masked: bool
+    masked: list[str]
     structure: str
     unit: str
     code: Code
@@ -67,7 +67,7 @@ class StoredWeight:
         scales: what `values` are multiplied with, one for each output; None where they are the weights themselves.
         dtype: of the weight in its model.
         structure: that the mask was made in.
-        masked: whether the model has a mask beside the weight; else plain zeros.
+        masked: names under which the model has a mask beside it; none for a plain weight with zeros.
         experts: matrices that the weight stacks.
         matrix: how the weight lies as one.
     """
@@ -77,7 +77,7 @@ class StoredWeight:
     scales: Tensor | None
     dtype: torch.dtype
     structure: MaskStructure
-    masked: bool
+    masked: tuple[str, ...]
     experts: int
     matrix: WeightMatrix
 
@@ -93,7 +93,11 @@ class StoredWeight:
 
 
 def stored_weight(
-    weight: MaskedWeight, tensor: Tensor, mask: Tensor | None, dtype: torch.dtype | None
+    weight: MaskedWeight,
+    tensor: Tensor,
+    mask: Tensor | None,
+    masked: tuple[str, ...],
+    dtype: torch.dtype | None,
 ) -> StoredWeight:
     """A weight as it goes into a file.
 
@@ -101,6 +105,7 @@ def stored_weight(
         weight: of the model.
         tensor: its values.
         mask: of it; None to take what is not zero.
+        masked: names under which the mask is beside it.
         dtype: of the stored values; None for the weight's own, int8 with a scale for each output.
     """
     tensor = tensor.detach().cpu()
@@ -112,7 +117,7 @@ def stored_weight(
     elif dtype is not None:
         values = values.to(dtype)
     return StoredWeight(
-        chosen, values, scales, tensor.dtype, weight.structure, mask is not None, weight.experts, matrix
+        chosen, values, scales, tensor.dtype, weight.structure, masked, weight.experts, matrix
     )
 
 
@@ -132,7 +137,7 @@ def _quantized(values: Tensor, outputs: Tensor, count: int) -> tuple[Tensor, Ten
 
 
 def encoded(stored: StoredWeight) -> tuple[WeightObject, Tensor]:
-    """What the header of a file says of a weight, and the code of its mask, in the fewest bytes."""
+    """Entry of a weight in the metadata of a file, and the code of its mask in the fewest bytes."""
     mask, matrix, structure = stored.mask, stored.matrix, stored.structure
     units, unit = mask.reshape(stored.experts, -1), WEIGHT
     if (layout := _layout(structure, stored.experts, matrix.rows, mask.numel())) is not None:
@@ -144,7 +149,7 @@ def encoded(stored: StoredWeight) -> tuple[WeightObject, Tensor]:
     found: WeightObject = {
         "shape": list(mask.shape),
         "dtype": str(stored.dtype).removeprefix("torch."),
-        "masked": stored.masked,
+        "masked": list(stored.masked),
         "structure": str(structure),
         "unit": unit,
         "code": code,
@@ -221,7 +226,9 @@ def _decoded(entry: WeightObject, content: Tensor, values: Tensor, scales: Tenso
         raise ValueError(f"{entry['outputs']} outputs need as many scales")
     if scales is None and values.dtype is torch.int8 and dtype is not torch.int8:
         raise ValueError("its values are whole numbers without scales")
-    return StoredWeight(mask, values, scales, dtype, structure, entry["masked"], entry["experts"], matrix)
+    return StoredWeight(
+        mask, values, scales, dtype, structure, tuple(entry["masked"]), entry["experts"], matrix
+    )
 
 
 def _layout(structure: MaskStructure, experts: int, outputs: int, total: int) -> Layout | None:

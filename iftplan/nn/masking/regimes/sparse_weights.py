@@ -46,10 +46,10 @@ class Held:
     def reached(self) -> Mapping[str, int] | None:
         """None: the step trains what its masks keep; where weights do not require gradients, none of those."""
         weights = [view.weight for view in self._subject.views]
-        if all(weight.parameter.requires_grad for weight in weights):
+        if all(weight.requires_grad for weight in weights):
             return None
         nnz = self._subject.factors.nnz
-        return {weight.name: nnz[weight.name] if weight.parameter.requires_grad else 0 for weight in weights}
+        return {weight.name: nnz[weight.name] if weight.requires_grad else 0 for weight in weights}
 
     def probed(self) -> tuple[Mapping[str, int], ...]:
         """None: updates look at what the step computes."""
