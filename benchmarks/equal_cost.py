@@ -6,7 +6,7 @@
 
 Each family closes the whole forward pass at the dense model's MACs; `wide/blockdiag4` is a family with a structure of its
 masks. *Capacity* is the number of weights and biases that take part, which masks may choose from *places*; *search space* is the
-number of bits that name a choice of masks; *memory* what the kept values and the masks take in bfloat16, an index bit a place. A
+number of bits that name a choice of masks; *memory* what the kept values and the masks take in bfloat16, an index bit a place where masks are free. A
 step is forward and backward with operators on masked weights, one thread, in processor time, interleaved with the dense model's; it
 says what this machine does today, not what the MACs allow. It takes one input as the model was read with, or one of fewer
 `--tokens`. `--rounds 0` times nothing, but has three engines audit every network. Rows are written to `--out` as they are found,
@@ -154,7 +154,7 @@ def planned(
     maskable = sum(layer.capacity for layer in masked)
     kept = places - maskable + sum(layer.nnz for layer in masked)
     time, seconds = step_time(dense, network, batch, rounds) if rounds else (0.0, 0.0)
-    cost = TrainingCost.of(plan)
+    bits, cost = plan.cardinality.log2_masks or 0.0, TrainingCost.of(plan)
     return Row(
         model=model,
         family=family,
@@ -162,8 +162,8 @@ def planned(
         dense_macs=plan.dense_macs("model"),
         kept=kept,
         places=places,
-        bits=plan.cardinality.log2_masks or 0.0,
-        bytes=2 * kept + -(-maskable // 8),
+        bits=bits,
+        bytes=2 * kept + (-(-maskable // 8) if bits else 0),
         training_macs=cost.step(),
         time=time,
         seconds=seconds,

@@ -44,7 +44,7 @@ _SHAKESPEARE = (
 _SHAKESPEARE_500 = _SHAKESPEARE.replace("--steps 250", "--steps 500")
 
 _VIT = (
-    f"--recipe cifar10-resnet8 --steps 400 --set plan.model={Path(__file__).with_name('small_vit.py')}:vit "
+    f"--recipe cifar10-resnet8 --steps 300 --set plan.model={Path(__file__).with_name('small_vit.py')}:vit "
     "--set plan.input=1x3x32x32 --set plan.scope=model --set plan.init=model --set method.interval=12 "
     "--set optimizer.name=adamw --set optimizer.lr=0.001 --set optimizer.weight_decay=0.05 --set optimizer.clip=1 "
     "--set training.batch_size=64 --set training.zero_init_residual=false"
@@ -164,7 +164,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
         "structures": Experiment("cifar10", _CIFAR10, STRUCTURES),
         "places": Experiment("shakespeare-500", _SHAKESPEARE_500, (DENSE, Arm("rigl"), MONARCH, EXPERTS)),
         "places-cifar10": Experiment("cifar10", _CIFAR10, (DENSE, Arm("rigl"), MONARCH)),
-        "places-vit": Experiment("vit-cifar10-400", _VIT, (DENSE, Arm("rigl"), MONARCH, EXPERTS)),
+        "places-vit": Experiment("vit-cifar10", _VIT, (DENSE, Arm("rigl"), MONARCH, EXPERTS)),
         "execution": Experiment("cifar10-float32", f"{_CIFAR10} --set training.precision=32-true", EXECUTION),
     }
 )

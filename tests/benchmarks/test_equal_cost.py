@@ -29,7 +29,7 @@ def test_every_family_costs_what_the_dense_model_does(rows: list[Any]) -> None:
         assert dense.macs == row.dense_macs
         # patterns and ranks leave a part unspent, less than widths of whole patterns or one rank of a layer cost
         assert 0.96 < row.macs / row.dense_macs <= 1
-        assert row.bytes >= 2 * row.kept
+        assert row.bytes == 2 * row.kept if not row.bits else row.bytes > 2 * row.kept
         assert row.time == 0
         assert (row.places > row.kept) == (
             row.family.partition("/")[0] in ("wide", "nm", "parallel", "factorized", "doped")
