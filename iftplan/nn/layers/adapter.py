@@ -40,7 +40,8 @@ class Adapter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """What is added to the layer's output."""
-        return self.up(self.down(x)) * self.scale
+        added: Tensor = self.up(self.down(x)) * self.scale
+        return added
 
     def product(self) -> Tensor:
         """Product scale·up·down as a matrix (outputs, inputs·kernel) in the layer's order."""
