@@ -39,7 +39,7 @@ class Adapter(nn.Module):
         self.register_buffer("scale", torch.tensor(float(scale)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """What is added to the layer's output."""
+        """Tensor that is added to the layer's output."""
         added: Tensor = self.up(self.down(x)) * self.scale
         return added
 
