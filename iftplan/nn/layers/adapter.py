@@ -39,8 +39,9 @@ class Adapter(nn.Module):
         self.register_buffer("scale", torch.tensor(float(scale)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """What is added to the layer's output."""
-        return self.up(self.down(x)) * self.scale
+        """Tensor that is added to the layer's output."""
+        added: Tensor = self.up(self.down(x)) * self.scale
+        return added
 
     def product(self) -> Tensor:
         """Product scale·up·down as a matrix (outputs, inputs·kernel) in the layer's order."""

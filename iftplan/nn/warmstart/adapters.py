@@ -133,7 +133,7 @@ def _chosen(model: nn.Module, layers: Collection[str]) -> dict[str, nn.Module]:
     weighted = {
         x: module for x, module in model.named_modules() if module._parameters.get("weight") is not None
     }
-    found = {x: m for x, m in weighted.items() if m._parameters["weight"].ndim > 1}  # type: ignore[union-attr]
+    found = {x: m for x, m in weighted.items() if m._parameters["weight"].ndim > 1}
     for glob in layers:
         if not any(lies_within(name, glob) for name in found):
             raise InputError(

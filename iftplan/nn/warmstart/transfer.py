@@ -41,7 +41,7 @@ MaskPolicy = Literal["keep", "own", "drop"]
 
 @dataclass(frozen=True, slots=True)
 class Transfer:
-    """What a model was given of trained weights; tensors by their names in the model.
+    """Report on trained weights that a model was given; tensors by their names in the model.
 
     Attributes:
         loaded: tensors that came.

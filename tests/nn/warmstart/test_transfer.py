@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from iftplan.base.errors import InputError, StaleError
 from tests.support.training import loss_of, perceptron
 
 
-def network(classes: int, sparsity: str = "1/2", seed: int = 0) -> torch.nn.Sequential:
+def network(classes: int, sparsity: str = "1/2", seed: int = 0) -> Any:
     torch.manual_seed(seed)
     model = torch.nn.Sequential(
         torch.nn.Linear(12, 16),
@@ -103,7 +104,7 @@ def test_prefixes_are_removed_and_what_lies_beside_is_named(prefix: str) -> None
 
 def test_a_base_model_is_loaded_into_one_with_a_head() -> None:
     trained = network(10)
-    model = torch.nn.ModuleDict({"transformer": network(10, seed=1), "score": torch.nn.Linear(10, 2)})
+    model: Any = torch.nn.ModuleDict({"transformer": network(10, seed=1), "score": torch.nn.Linear(10, 2)})
     found = nn.load_(model, trained.state_dict(), fresh=["score"])
     assert found.fresh == ("score.weight", "score.bias")
     assert torch.equal(model["transformer"][2].weight_mask, trained[2].weight_mask)
@@ -122,7 +123,8 @@ def test_folders_of_one_file_or_of_shards(tmp_path: Path) -> None:
     trained = network(10, "")
     state = {name: value.clone() for name, value in trained.state_dict().items()}
     whole, shards = tmp_path / "whole", tmp_path / "shards"
-    whole.mkdir(), shards.mkdir()
+    whole.mkdir()
+    shards.mkdir()
     save_file(state, whole / "model.safetensors")
     places = {name: f"model-0000{1 + i % 2}-of-00002.safetensors" for i, name in enumerate(state)}
     for file in set(places.values()):
@@ -145,7 +147,7 @@ def test_folders_of_one_file_or_of_shards(tmp_path: Path) -> None:
 
 
 def test_frozen_masks_stay_while_others_move_and_all_weights_train() -> None:
-    model = nn.sparsify(perceptron(), "1/2", keep_dense=("last",))
+    model: Any = nn.sparsify(perceptron(), "1/2", keep_dense=("last",))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     masks = nn.Masking(model, optimizer, nn.SET(end=20, interval=2), frozen=["2"])
     before = {name: mask.clone() for name, mask in masks.masks().items()}

@@ -111,7 +111,7 @@ def hold(masks: nn.Masking) -> list[str]:
     for weight in nn.masked_weights(masks.model):
         tensors = {"weight": weight.parameter.detach(), **masks.optimizer.state[weight.parameter]}
         for key, tensor in tensors.items():
-            if tensor.shape == weight.mask.shape and whole(tensor)[~weight.mask].abs().max() > 0:
+            if tensor.shape == weight.mask.shape and bool(whole(tensor)[~weight.mask].any()):
                 wrong.append(f"{weight.name} {key}")
     return wrong
 

@@ -57,7 +57,7 @@ def begun(
     return row, Masking(row, optimizer, algorithm, structure=structure), optimizer
 
 
-def step(row: Row, masks: Masking, optimizer: optim.SGD, gradient: list[float]) -> list[float]:
+def step(row: Row, masks: Masking, optimizer: optim.Optimizer, gradient: list[float]) -> list[float]:
     row.weight.grad = torch.tensor([gradient])
     masks.step()
     optimizer.step()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil, exp, log
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, cast
 
 from iftplan.base.errors import InputError
 from iftplan.nn.masking.algorithms.base import Asked
@@ -66,7 +66,8 @@ class MaskDecay(StraightThrough):
         """Algorithm with the run's β, or with one that arrives at the schedule's end."""
         config, updates = asked.config, asked.updates
         pull, refresh = config.pull or 0.0, config.refresh or 1
-        return cls(config.beta, updates.begin, config.decay, updates.end, config.straight, pull, refresh)
+        shape = cast("Literal['linear', 'exponential']", config.decay)  # others are refused by the value
+        return cls(config.beta, updates.begin, shape, updates.end, config.straight, pull, refresh)
 
     def cautions(self, steps: int, rate: Callable[[int], float] | None = None) -> list[str]:
         """Sentences about a run that ends before masks have the plan's counts.
