@@ -96,8 +96,10 @@ class Run:
         return copy.deepcopy((self.model.state_dict(), self.optimizer.state_dict(), self.masks.state_dict()))
 
     def load(self, state: Any) -> None:
-        for one, part in zip((self.model, self.optimizer, self.masks), copy.deepcopy(state), strict=True):
-            one.load_state_dict(part)
+        model, optimizer, masks = copy.deepcopy(state)
+        self.model.load_state_dict(model)
+        self.optimizer.load_state_dict(optimizer)
+        self.masks.load_state_dict(masks)
 
 
 def batch(step: int) -> tuple[Tensor, Tensor]:
