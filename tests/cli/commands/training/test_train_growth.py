@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from iftplan.cli.main import main
+from iftplan.runs.records import parse_result
 from tests.support.cli_runs import document
 from tests.support.processes.launches import environment
 
@@ -160,6 +161,7 @@ def test_a_run_killed_at_any_step_is_the_same_to_the_bit(folder: Path, step: int
 def test_only_runs_that_grow_say_so(folder: Path) -> None:
     dense = document(folder / "dense/result.json")
     assert "growth" not in dense
+    assert parse_result(document(folder / "gradmax/result.json"), "")["growth"]["how"] == "gradmax"
     assert dense["train_ratio"] == 1
     digests = {document(folder / name / "result.json")["run_digest"] for name in RUNS}
     assert len(digests) == len(RUNS)

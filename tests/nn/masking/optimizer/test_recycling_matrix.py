@@ -31,7 +31,7 @@ from iftplan.nn.masks.masked_weights import to_matrix
 from iftplan.runs.schedules import Updates
 from tests.support.mask_matrix import OPTIMIZERS, Tiny, hold_to, in_groups, planned
 
-STEPS, KEPT = 24, 13
+STEPS, KEPT = 25, 13  # neurons are recycled after the last step
 RECYCLING = Recycling(interval=5, threshold=0.6)
 UPDATES = Updates(end=18, interval=3)
 METHODS: dict[str, Algorithm] = {
