@@ -197,6 +197,7 @@ def _check_settings(run: RunConfig) -> None:
         ),
         (spread, "weights that are spread over processes do not grow; use training.strategy=ddp"),
         (training.checkpoints == "sharded", "sharded checkpoints do not; use training.checkpoints=single"),
+        (run.adapters.rank > 0, "adapters read widths that would change; use adapters.rank=0"),
         (training.recompute, "training.recompute wraps blocks that grow; use training.recompute=false"),
         (
             bool(run.distillation.teacher),

@@ -66,14 +66,14 @@ TOGETHER = """
 from torch import distributed
 from iftplan.cli.main import main
 from iftplan.nn.training.loop import Loop
-from iftplan.nn.training.setup import weights_digest
+from iftplan.nn.training.records.states import model_state, tensors_digest
 
 run = Loop.run
 
 def checked(loop, watch):
     run(loop, watch)
     digests = [None, None]
-    distributed.all_gather_object(digests, weights_digest(loop.network))
+    distributed.all_gather_object(digests, tensors_digest(model_state(loop.network, parts=True)))
     assert digests[0] == digests[1], digests
 
 Loop.run = checked
