@@ -1,6 +1,6 @@
 """Two tasks one after the other, on halves of the digits' classes: what is forgotten, and what it costs.
 
-    python benchmarks/continual.py [--seeds 5] [--steps 200]
+    python benchmarks/continual.py [--seeds 5] [--steps 150]
 
 The first task is to tell 0 to 4 apart, the second 5 to 9; both are asked among their own five classes. The network is
 `zoo:digits-cnn`, SGD with momentum in batches of 64. *Dense, in turn* trains the second task where the first ended. *Dense, two
@@ -189,7 +189,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=200, help="of each task")
+    parser.add_argument("--steps", type=int, default=150, help="of each task")
     given = parser.parse_args()
     torch.set_num_threads(1)
     data, rows = Data(), []

@@ -1,6 +1,6 @@
 """Proximal policy optimization on CartPole: dense, sparse at the same widths, and sparse at equal cost.
 
-    python benchmarks/reinforcement_ppo.py [--seeds 5] [--steps 40000] [--out runs.jsonl]
+    python benchmarks/reinforcement_ppo.py [--seeds 5] [--steps 20480] [--out runs.jsonl]
 
 Networks, masks and measures are those of `reinforcement.py`; needs Gymnasium too. One network gives the logits of the actions
 and the value of a state. Eight environments play 64 steps, of which four passes in parts of 128 states update the weights
@@ -163,7 +163,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=40_000)
+    parser.add_argument("--steps", type=int, default=20_480)
     parser.add_argument("--out", type=Path, help="file of finished runs, one a line; these are not repeated")
     given = parser.parse_args()
     torch.set_num_threads(1)

@@ -22,7 +22,7 @@ from iftplan.nn.reading.read import read_model
 from iftplan.nn.sources import build
 from iftplan.nn.training.measures.evaluation import logits_of, loss_of
 from iftplan.nn.warmstart.growth.gradmax import Loss
-from iftplan.nn.warmstart.growth.grow import grow_
+from iftplan.nn.warmstart.growth.grow import How, grow_
 from iftplan.nn.warmstart.growth.growable import growable_widths
 from iftplan.nn.warmstart.growth.slopes import unit_slopes_
 from iftplan.plans.plan import Plan, Scope
@@ -35,7 +35,7 @@ class GrowingWidths:
     """Widths of a run's network, step by step.
 
     Attributes:
-        config: the settings.
+        how: what new neurons are.
         couplings: of the plan's dense model.
         inputs: what one forward pass takes.
         layers: layer whose outputs grow → symbol of the width.
@@ -44,7 +44,7 @@ class GrowingWidths:
         seed: random seed of new neurons.
     """
 
-    config: GrowthConfig
+    how: How
     couplings: Couplings
     inputs: tuple[InputSpec, ...]
     layers: Mapping[str, str]
@@ -66,7 +66,8 @@ class GrowingWidths:
             InputError: the run's other settings do not go with growth, or a named layer does not grow.
             InfeasibleError: no schedule closes the budget.
         """
-        if run.growth.how == "none":
+        how = run.growth.how
+        if how == "none":
             return None
         _check_settings(run)
         dense = build(source, device="cpu")
@@ -75,8 +76,8 @@ class GrowingWidths:
             raise InfeasibleError(f"the widths of {plan.model} cannot grow: {spec.refusal}")
         layers = _growing_layers(run.growth, dense, spec.couplings, spec.inputs)
         stages = _stages(run.growth, layers, spec.couplings)
-        schedule = _schedule(run, plan, spec.couplings, stages, steps)
-        return cls(run.growth, spec.couplings, spec.inputs, layers, stages, schedule, run.seed)
+        schedule = _schedule(run, plan, spec.couplings, stages, steps, how)
+        return cls(how, spec.couplings, spec.inputs, layers, stages, schedule, run.seed)
 
     def narrow_(self, network: nn.Module) -> None:
         """Give the dense model the widths of the first stage, in place; new neurons will learn behind its ReLUs."""
@@ -103,11 +104,11 @@ class GrowingWidths:
                     self.couplings,
                     sizes,
                     self.inputs,
-                    how=self.config.how,
+                    how=self.how,
                     loss=lambda: loss_of(logits_of(double(inputs)), targets),
                 )
             except InputError as error:
-                raise InputError(f"growth.how is {self.config.how}: {error}") from error
+                raise InputError(f"growth.how is {self.how}: {error}") from error
 
     def is_due(self, step: int) -> bool:
         """Whether the network grows before a step."""
@@ -131,8 +132,8 @@ class GrowingWidths:
             self.couplings,
             self.stages[stage],
             self.inputs,
-            how=self.config.how,
-            loss=loss if self.config.how == "gradmax" else None,
+            how=self.how,
+            loss=loss if self.how == "gradmax" else None,
             optimizer=optimizer,
             seed=self.seed,
             average=average,
@@ -162,7 +163,7 @@ class GrowingWidths:
         """Account of the growth steps among so many steps, for the run's result."""
         begins = [begin for begin in self.schedule.begins if begin < steps]
         return {
-            "how": self.config.how,
+            "how": self.how,
             "budget_macs": self.schedule.budget,
             "left_macs": self.schedule.left,
             "stages": [
@@ -196,6 +197,7 @@ def _check_settings(run: RunConfig) -> None:
         ),
         (spread, "weights that are spread over processes do not grow; use training.strategy=ddp"),
         (training.checkpoints == "sharded", "sharded checkpoints do not; use training.checkpoints=single"),
+        (run.adapters.rank > 0, "adapters read widths that would change; use adapters.rank=0"),
         (training.recompute, "training.recompute wraps blocks that grow; use training.recompute=false"),
         (
             bool(run.distillation.teacher),
@@ -263,7 +265,12 @@ def _size(width: Width, part: Fraction) -> int:
 
 
 def _schedule(
-    run: RunConfig, plan: Plan, couplings: Couplings, stages: tuple[Mapping[str, int], ...], steps: int
+    run: RunConfig,
+    plan: Plan,
+    couplings: Couplings,
+    stages: tuple[Mapping[str, int], ...],
+    steps: int,
+    how: How,
 ) -> GrowthSchedule:
     samples, dense = run.training.batch_size, plan.dense_full_macs(Scope.MODEL)
     if forward_macs(couplings, {}) != dense:
@@ -271,7 +278,6 @@ def _schedule(
             f"{plan.model} takes {count(dense)} MACs a sample, of which {count(forward_macs(couplings, {}))} are known at "
             "other widths; its growth has no exact cost."
         )
-    how = "gradmax" if run.growth.how == "gradmax" else "replicas"
     costs, growths = growth_costs(couplings, stages, samples, how)
     budget = int(Fraction(str(run.growth.budget)) * 3 * dense * samples * steps)
     try:

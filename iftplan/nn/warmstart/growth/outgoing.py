@@ -46,4 +46,5 @@ def random_outgoing(model: nn.Module, pair: Pair, count: int, scale: float = 1.0
 
 def mean_length(weight: Tensor) -> Tensor:
     """Mean length of the outgoing weights of the neurons that a layer reads."""
-    return weight.detach().double().transpose(0, 1).flatten(1).norm(dim=1).mean()
+    lengths: Tensor = weight.detach().double().transpose(0, 1).flatten(1).norm(dim=1)
+    return lengths.mean()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from iftplan.cli.main import main
+from iftplan.runs.records import parse_result
 from tests.support.cli_runs import document
 from tests.support.processes.launches import environment
 
@@ -65,14 +66,14 @@ TOGETHER = """
 from torch import distributed
 from iftplan.cli.main import main
 from iftplan.nn.training.loop import Loop
-from iftplan.nn.training.setup import weights_digest
+from iftplan.nn.training.records.states import model_state, tensors_digest
 
 run = Loop.run
 
 def checked(loop, watch):
     run(loop, watch)
     digests = [None, None]
-    distributed.all_gather_object(digests, weights_digest(loop.network))
+    distributed.all_gather_object(digests, tensors_digest(model_state(loop.network, parts=True)))
     assert digests[0] == digests[1], digests
 
 Loop.run = checked
@@ -160,6 +161,7 @@ def test_a_run_killed_at_any_step_is_the_same_to_the_bit(folder: Path, step: int
 def test_only_runs_that_grow_say_so(folder: Path) -> None:
     dense = document(folder / "dense/result.json")
     assert "growth" not in dense
+    assert parse_result(document(folder / "gradmax/result.json"), "")["growth"]["how"] == "gradmax"
     assert dense["train_ratio"] == 1
     digests = {document(folder / name / "result.json")["run_digest"] for name in RUNS}
     assert len(digests) == len(RUNS)

@@ -31,7 +31,7 @@ from iftplan.nn.masks.masked_weights import to_matrix
 from iftplan.runs.schedules import Updates
 from tests.support.mask_matrix import OPTIMIZERS, Tiny, hold_to, in_groups, planned
 
-STEPS, KEPT = 24, 13
+STEPS, KEPT = 25, 13  # neurons are recycled after the last step
 RECYCLING = Recycling(interval=5, threshold=0.6)
 UPDATES = Updates(end=18, interval=3)
 METHODS: dict[str, Algorithm] = {
@@ -96,8 +96,10 @@ class Run:
         return copy.deepcopy((self.model.state_dict(), self.optimizer.state_dict(), self.masks.state_dict()))
 
     def load(self, state: Any) -> None:
-        for one, part in zip((self.model, self.optimizer, self.masks), copy.deepcopy(state), strict=True):
-            one.load_state_dict(part)
+        model, optimizer, masks = copy.deepcopy(state)
+        self.model.load_state_dict(model)
+        self.optimizer.load_state_dict(optimizer)
+        self.masks.load_state_dict(masks)
 
 
 def batch(step: int) -> tuple[Tensor, Tensor]:

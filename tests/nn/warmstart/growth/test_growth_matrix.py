@@ -137,7 +137,7 @@ class Run:
 
 @pytest.mark.parametrize(("how", "method", "optimizer"), cases())
 def test_growth_keeps_densities_and_runs_resume_to_the_bit(how: How, method: str, optimizer: str) -> None:
-    run, kept = Run.begun(how, method, optimizer), {}
+    run, kept = Run.begun(how, method, optimizer), dict[int, Any]()
     for stop in (GROWS - 2, GROWS, GROWS + 2):
         run.go_on(max(kept, default=0), stop)
         kept[stop] = run.state()
