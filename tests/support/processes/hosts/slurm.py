@@ -40,8 +40,9 @@ TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 ReturnToService=2
-SlurmdTimeout=10
-KillWait=2
+SlurmdTimeout=300
+KillWait=5
+MessageTimeout=60
 PartitionName=all Nodes=host1,host2 Default=YES State=UP
 NodeName=host1 NodeAddr=10.9.1.2
 NodeName=host2 NodeAddr=10.9.2.2
