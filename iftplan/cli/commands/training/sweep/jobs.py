@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -67,6 +68,7 @@ def work_as_jobs(
         ) from error
     from iftplan.nn.training.trials import work_on
 
+    logging.getLogger("submitit").setLevel(logging.CRITICAL)  # it warns on stdout, where the table goes
     try:
         executor = submitit.AutoExecutor(folder=folder.absolute(), cluster=submit)
         executor.update_parameters(**{"name": "iftplan-sweep", "timeout_min": _MINUTES, **settings})
@@ -131,8 +133,7 @@ def _queued(names: Sequence[str]) -> set[str] | None:
         done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    if (
-        done.returncode and "Invalid job id" not in done.stderr
-    ):  # which is said of jobs that ended a while ago
+    forgotten = "Invalid job id" in done.stderr  # said of jobs that ended a while ago
+    if done.returncode and not forgotten:
         return None
     return set(done.stdout.split())

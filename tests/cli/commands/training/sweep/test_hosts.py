@@ -62,13 +62,10 @@ def test_workers_are_jobs(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_jobs_of_slurm_finish_what_one_that_was_cancelled_left(tmp_path: Path) -> None:
     """A node on each of two hosts, which are network namespaces; the cluster keeps no accounts."""
-    if (
-        found := slurm.missing()
-        or no_namespaces()
-        or ("" if find_spec("submitit") else "not installed: submitit")
-    ):
+    submitit = "" if find_spec("submitit") else "not installed: submitit"
+    if found := slurm.missing() or submitit or no_namespaces():
         pytest.skip(found)
-    place = (
+    place = [
         "--out",
         "runs",
         "--format",
@@ -79,7 +76,7 @@ def test_jobs_of_slurm_finish_what_one_that_was_cancelled_left(tmp_path: Path) -
         "2",
         "--job",
         "timeout_min=30",
-    )
+    ]
     program = [sys.executable, "-m", "tests.support.processes.hosts.slurm", str(tmp_path), *SWEEP, *place]
     hosts = ("unshare", "--net", "--mount", *program)
     done = run(hosts, env=launches.environment(), cwd=tmp_path, capture_output=True, timeout=PATIENCE)
