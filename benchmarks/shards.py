@@ -216,21 +216,23 @@ class Processes:
     def ended(self) -> bool:
         """Whether all have, without waiting."""
         for pid, rank in list(self.running.items()):
-            if os.waitpid(pid, os.WNOHANG)[0]:
+            found, code = os.waitpid(pid, os.WNOHANG)
+            if found:
                 del self.running[pid]
-                self.codes[rank] = 1
+                self.codes[rank] = os.waitstatus_to_exitcode(code)
         return not self.running
 
     def until(self, true: Callable[[], bool]) -> None:
         """Wait while they work.
 
         Raises:
-            RuntimeError: they ended before; with what they said.
+            RuntimeError: they came to their end before.
         """
         wait(lambda: true() or self.ended(), f"what is waited for in {self.job.name}")
         if not self.running:
             said = [self.folder / f"{self.job.name}.{rank}.said" for rank in range(self.world)]
-            raise RuntimeError("they ended: " + "\n".join(path.read_text()[-2000:] for path in said))
+            told = "".join(path.read_text()[-2000:] for path in said)
+            raise RuntimeError(f"the run ended before it was killed so often; give more --steps. {told}")
 
     def finish(self) -> list[list[dict[str, Any]]]:
         """Wait for the end; the records of all.
@@ -293,7 +295,7 @@ LENGTHS = {"training": 1.0, "writing": 0.3, "start": 2.0}
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """One kill: what it was aimed at, of how many processes, and whether it left a checkpoint half-written."""
+    """One kill: what it was aimed at, of how many processes, and whether a checkpoint was half-written then."""
 
     aim: str
     processes: int
@@ -326,8 +328,9 @@ def killed(job: Job, folder: Path, kills: int, random: Random, seconds: float) -
         except BaseException:
             running.kill(set(range(4)))
             raise
+        caught = bool(half_written(place) - left)
         running.kill(ranks)
-        said.append(Kill(aim, len(ranks), bool(half_written(place) - left)))
+        said.append(Kill(aim, len(ranks), caught))
         print(f"kill {number + 1}: {said[-1]}, the newest whole one: {newest_name(place)}", flush=True)
     Processes(job, folder).finish()
     return said
