@@ -230,7 +230,10 @@ def _measured(tensor: int, replicas: int) -> Any:
     run.train(range(1))
     step, update = Messages(), Messages()
     with step:
-        run.train(range(1, 2))
+        run.backward(1)
+        run.masks.step()
+        optimizer.step()
+        optimizer.zero_grad()
     run.train(range(2, 3))
     sizes = {"step": rise(lambda: run.backward(3))}
     names = {layer.weight for layer in plan(WIDE).layers if layer.weight}
