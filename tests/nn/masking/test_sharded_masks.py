@@ -160,16 +160,17 @@ def test_a_plan_foretells_what_processes_hold_and_send(ranks: Reports, name: str
 
 @pytest.mark.parametrize("name", scenarios.ARRANGED)
 def test_a_plan_foretells_the_least_that_processes_allocate(ranks: Reports, name: str) -> None:
-    """Attention, norms and activation functions keep more for the backward pass, less than 1.6 times as much here. Of
-    an update, temporary numbers of the largest layer are estimated: six for each weight, and they depend on how many
-    leading digits are the threshold's."""
+    """Attention, norms and activation functions keep more for the backward pass, up to twice as much here.
+
+    Of an update, temporary numbers of the largest layer are estimated: six for each weight, where four to eight were
+    seen, by how many scores begin with the digits of the threshold.
+    """
     memory = foretold(name)
-    largest = max(layer.capacity for layer in scenarios.plan(scenarios.WIDE).layers)
     _, replicas = scenarios.ARRANGED[name]
+    largest = max(layer.capacity for layer in scenarios.plan(scenarios.WIDE).layers) // (4 // replicas)
     for found in each(ranks, "planned"):
-        assert memory.step <= found[name]["step"] < 2.6 * memory.step
-        counts = 4096
-        assert abs(found[name]["update"] - memory.update) <= 4 * largest // (4 // replicas) + counts
+        assert memory.step <= found[name]["step"] < 4 * memory.step
+        assert abs(found[name]["update"] - memory.update) <= 8 * largest
 
 
 @pytest.mark.parametrize("name", ["2 parts x 2 tensor", "2 replicas x 2 parts"])
