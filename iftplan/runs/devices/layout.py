@@ -18,6 +18,9 @@ PAIRS: Final = (
 )
 """Children of one module, of which the first feeds the second through an activation, as transformers name them."""
 
+LARGE: Final = 2**16
+"""Weights from which a layer is gathered by itself; smaller ones are gathered together, in one message."""
+
 
 @dataclass(frozen=True, slots=True)
 class Devices:

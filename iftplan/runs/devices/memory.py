@@ -6,6 +6,7 @@ sharded with their weights. Parts are counted as equal; where a side does not di
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,7 +15,7 @@ from typing import Final
 
 from iftplan.models.spec import Kind
 from iftplan.plans.plan import Plan, PlannedLayer
-from iftplan.runs.devices.layout import Devices, Split, splits
+from iftplan.runs.devices.layout import LARGE, Devices, Split, splits
 
 NUMBER: Final = 4
 """Bytes of a float32."""
@@ -42,15 +43,18 @@ class DeviceMemory:
         optimizer: its state for those.
         masks: of masked weights, with the record of where masks have been.
         factors: masks once more as numbers, which gradients are multiplied by.
-        gathered: the largest layer whole among the parts, for as long as it is computed.
-        update: scores of all masked weights while masks change, beside what is held anyway.
+        gathered: weights that are whole among the parts: small and tied layers throughout a step, of the others the
+            largest while it is computed.
         activations: inputs that linear layers and convolutions keep for the backward pass; attention, norms and
             activation functions keep more, which is not known.
-        parts_sent: per step, to gather weights twice and to add up gradients over parts.
+        step: the least that a step adds to weights, optimizer state, masks and factors, at the end of its forward pass,
+            in the backward pass of its largest layer or at the end of all; whole gradients of gathered layers count.
+        update: scores of all masked weights while masks change, beside gradients and what is held anyway.
+        parts_sent: per step, to gather large layers twice and others once, and to add up gradients over parts.
         replicas_sent: per step, to average gradients over replicas.
         tensor_sent: per step, to gather and add up what split layers compute.
-        update_sent: to find the thresholds of a mask update by drop and growth; twice the least where every layer has
-            ties.
+        update_sent: per mask update by drop and growth, to add up counts that its thresholds are found by; the most
+            where every layer has ties.
     """
 
     weights: int
@@ -59,8 +63,9 @@ class DeviceMemory:
     masks: int
     factors: int
     gathered: int
-    update: int
     activations: int
+    step: int
+    update: int
     parts_sent: int
     replicas_sent: int
     tensor_sent: int
@@ -68,13 +73,13 @@ class DeviceMemory:
 
     @property
     def held(self) -> int:
-        """Bytes between steps."""
+        """Bytes when a backward pass has ended."""
         return self.weights + self.gradients + self.optimizer + self.masks + self.factors
 
     @property
     def peak(self) -> int:
-        """Bytes at the fullest moment that is known: a step with its activations, or an update."""
-        return self.held + max(self.gathered + self.activations, self.update)
+        """Bytes at the fullest moment that is known: in a step with its activations, or in an update."""
+        return self.held - self.gradients + max(self.step, self.gradients + self.update)
 
     @property
     def sent(self) -> int:
@@ -93,30 +98,39 @@ def device_memory(
         batch: samples of a step in each group that sees samples of its own.
         optimizer: a name that `iftplan train` knows.
         recompute: whether activations are computed again, block by block: only a block's input is kept, which is
-            counted as the largest layer's.
+            counted as the largest layer's. Messages of that are not counted.
     """
     how = splits(plan, devices.tensor)
+    users = Counter(layer.weight for layer in plan.layers)
     layers = list(
         {layer.weight: layer for layer in reversed(plan.layers) if weights_of(layer)}.values()
     )  # tied once
     split = {layer.name: devices.tensor if layer.name in how else 1 for layer in layers}
     own = sum(_part(weights_of(layer), split[layer.name] * devices.parts) for layer in layers)
-    shared = sum(_part(weights_of(layer), split[layer.name]) for layer in layers)
+    shares = {layer.weight: _part(weights_of(layer), split[layer.name]) for layer in layers}
+    apart = {x.weight for x in layers if weights_of(x) >= LARGE and users[x.weight] == 1}
+    together = sum(share for weight, share in shares.items() if weight not in apart)
     masked = [layer for layer in layers if layer.maskable]
     parts = {layer.name: _part(layer.capacity, split[layer.name] * devices.parts) for layer in masked}
     covered = sum(parts.values())
     kept = [batch * _kept(layer, how.get(layer.name), devices.tensor) for layer in plan.layers]
-    largest = max(_part(weights_of(x), split[x.name]) for x in layers)
+    activations = max(kept) if recompute else sum(kept)
+    largest = max((shares[weight] for weight in apart), default=0)
+    whole, one = (NUMBER * n if devices.parts > 1 else 0 for n in (together, largest))
+    scattered = NUMBER * sum(
+        _part(n, devices.parts) for weight, n in shares.items() if not whole or weight in apart
+    )
     return DeviceMemory(
         weights=NUMBER * own,
         gradients=NUMBER * own,
         optimizer=NUMBER * own * SLOTS[optimizer],
         masks=MASK * covered,
         factors=NUMBER * covered,
-        gathered=NUMBER * largest if devices.parts > 1 else 0,
+        gathered=whole + one,
+        activations=activations,
+        step=max(whole + activations, whole + 2 * one, 2 * whole + scattered),
         update=(2 * NUMBER + 3) * covered + 6 * NUMBER * max(parts.values(), default=0),
-        activations=max(kept) if recompute else sum(kept),
-        parts_sent=_around(3 * NUMBER * shared, devices.parts),
+        parts_sent=_around(NUMBER * (3 * sum(shares.values()) - together), devices.parts),
         replicas_sent=2 * _around(NUMBER * own, devices.replicas),
         tensor_sent=sum(
             batch * _tensor_bytes(x, how[x.name], devices.tensor) for x in plan.layers if x.name in how
@@ -160,11 +174,10 @@ def _tensor_bytes(layer: PlannedLayer, how: Split, tensor: int) -> int:
 
 
 def _update_bytes(masked: list[PlannedLayer], split: Mapping[str, int], devices: Devices) -> tuple[int, int]:
-    """Least and most bytes of counts that each device gives to sums, over as many dimensions as split a weight."""
+    """Least and most bytes that each device sends to add up counts, over as many dimensions as split a weight."""
     least = most = 0
     for layer in masked:
-        dimensions = (split[layer.name] > 1) + (devices.parts > 1)
-        a_round = 8 * 2**DIGIT * dimensions
+        a_round = sum(2 * _around(8 * 2**DIGIT, among) for among in (split[layer.name], devices.parts))
         rounds, for_ties = rounds_of(BITS), rounds_of(layer.capacity.bit_length())
         least += 2 * rounds * a_round
         most += 2 * (rounds + for_ties) * a_round

@@ -9,6 +9,7 @@ from iftplan.plans.plan import Plan
 from iftplan.runs.devices.layout import Devices, Split, splits
 from iftplan.runs.devices.memory import device_memory, rounds_of
 from iftplan.runs.devices.tables import DeviceRequest, parse_memory
+from tests.support.hand_specs import chain
 
 
 @pytest.fixture(scope="module")
@@ -19,6 +20,8 @@ def gpt() -> Plan:
 
 BLOCK = 128 * 384 + 128 * 128 + 2 * 128 * 512
 WEIGHTS = 4 * BLOCK + (256 + 128) * 128
+TOGETHER = 4 * (128 * 384 + 128 * 128) + (256 + 128) * 128
+"""Weights of layers below 65,536 and of those that are tied; the layers of the MLP have as many."""
 TOKENS = 128
 
 
@@ -28,7 +31,7 @@ def test_parts_are_equal_shares_of_all_weights(gpt: Plan) -> None:
     assert memory.optimizer == 2 * memory.weights
     assert memory.masks == 3 * 4 * BLOCK // 8
     assert memory.factors == 4 * 4 * BLOCK // 8
-    assert memory.gathered == 128 * 512 * 4
+    assert memory.gathered == (TOGETHER + 128 * 512) * 4
     assert memory.held == sum((2 * memory.weights, memory.optimizer, memory.masks, memory.factors))
 
 
@@ -39,10 +42,26 @@ def test_tensor_parallelism_leaves_embeddings_whole(gpt: Plan) -> None:
 
 
 def test_a_step_sends_what_collectives_do(gpt: Plan) -> None:
-    """Gathering twice and scattering once over parts; a ring twice around over replicas."""
+    """Over parts, gathering large layers twice and others once, and scattering once; over replicas, a ring twice around."""
     memory = device_memory(gpt, Devices(8, replicas=2))
-    assert memory.parts_sent == 3 * WEIGHTS * 4 * 3 // 4
+    assert memory.parts_sent == (3 * WEIGHTS - TOGETHER) * 4 * 3 // 4
     assert memory.replicas_sent == 2 * (WEIGHTS // 4 * 4) // 2
+
+
+def test_a_step_is_fullest_at_one_of_three_moments(gpt: Plan) -> None:
+    """All inputs are kept at the end of the forward pass; at the end of all, gradients of small layers are there twice."""
+    together, layer = TOGETHER * 4, 128 * 512 * 4
+    memory = device_memory(gpt, Devices(8), batch=4)
+    assert memory.step == together + memory.activations
+    recomputed = device_memory(gpt, Devices(8), recompute=True)
+    assert recomputed.step == 2 * together + 8 * layer // 8
+    assert recomputed.peak == recomputed.held - recomputed.gradients + recomputed.step
+    whole = device_memory(gpt, Devices(4, tensor=4), recompute=True)
+    assert whole.step == whole.gradients
+    assert whole.peak == whole.held + whole.update
+    head = device_memory(ift.plan(chain(classes=2**16), None, "1/2"), Devices(8), recompute=True)
+    small = 16 * (3 * 9 + 16 * 9 + 9) + 24 * 16 * 9
+    assert head.step == (small + 2 * 24 * 2**16) * 4  # weight and gradient of one large layer
 
 
 def test_split_layers_send_what_they_compute(gpt: Plan) -> None:
@@ -65,13 +84,12 @@ def test_which_layers_are_split_and_how(gpt: Plan) -> None:
 
 def test_an_update_sends_counts_alone(gpt: Plan) -> None:
     """Two selections of three rounds of 2048 counts for each of 16 layers; with ties as many rounds as indices need."""
+    counts = 2048 * 8 * 2 * 7 // 8  # added up among eight: all but an eighth goes around, twice
     least, most = device_memory(gpt, Devices(8)).update_sent
-    assert least == 16 * 2 * 3 * 2048 * 8
-    assert (
-        most - least == 4 * (2 + 2 + 2 + 2) * 2 * 2048 * 8
-    )  # indices below 2¹⁷: 17 bits and less, two rounds
+    assert least == 16 * 2 * 3 * counts
+    assert most - least == 4 * (2 + 2 + 2 + 2) * 2 * counts  # indices below 2¹⁷: two rounds
     both = device_memory(gpt, Devices(8, tensor=2)).update_sent
-    assert both == (2 * least, 2 * most)
+    assert both[0] == 16 * 2 * 3 * 2048 * 8 * 2 * (3 + 2) // 4  # among four parts, and among two
 
 
 @pytest.mark.parametrize(("bits", "rounds"), [(1, 1), (11, 1), (12, 2), (22, 2), (32, 3), (63, 6)])

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from hashlib import sha256
@@ -24,7 +25,7 @@ import iftplan as ift
 from iftplan import nn
 from iftplan.nn.masks.shards import local, whole
 from iftplan.nn.sources.zoo.gpt2 import GPT2LMHeadModel, GPT2Sizes
-from iftplan.nn.training.parallel.arrangement import Arrangement
+from iftplan.nn.training.parallel.arrangement import Arrangement, large_modules
 from iftplan.nn.training.parallel.clipping import clip_
 from iftplan.nn.training.parallel.recomputation import recompute_
 from iftplan.nn.training.records import checkpoints
@@ -37,35 +38,43 @@ from iftplan.nn.training.records.states import (
 )
 from iftplan.plans.plan import Plan
 from iftplan.runs.schedules import Updates
+from tests.support.processes.messages import Messages, carried, rise
 
 STEPS = 12
 SIZES = GPT2Sizes(layers=2, width=16, heads=2, vocabulary=32, context=8)
+WIDE = GPT2Sizes(layers=2, width=128, heads=4, vocabulary=64, context=8)
+"""Whose largest layers are gathered by themselves."""
 BATCH = 8
 
 
-def gpt(kind: torch.dtype = torch.float64) -> torch.nn.Module:
+def gpt(kind: torch.dtype = torch.float64, sizes: GPT2Sizes = SIZES) -> torch.nn.Module:
     torch.manual_seed(0)
-    model = GPT2LMHeadModel(SIZES).to(kind)
+    model = GPT2LMHeadModel(sizes).to(kind)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     return model
 
 
-def plan() -> Plan:
-    return ift.plan(ift.read_model(gpt(torch.float32), "1x8:int64"), None, "1/2", keep_dense=())
+def plan(sizes: GPT2Sizes = SIZES) -> Plan:
+    model = gpt(torch.float32, sizes)
+    return ift.plan(ift.read_model(model, f"1x{sizes.context}:int64"), None, "1/2", keep_dense=())
 
 
 class Run:
     """A network in training, arranged over all processes or alone."""
 
     def __init__(
-        self, arrangement: Arrangement, algorithm: Any = None, kind: torch.dtype = torch.float64
+        self,
+        arrangement: Arrangement,
+        algorithm: Any = None,
+        kind: torch.dtype = torch.float64,
+        sizes: GPT2Sizes = SIZES,
     ) -> None:
-        self.arrangement = arrangement
-        self.model = nn.apply(plan(), gpt(kind)).to(kind)
+        self.arrangement, self.sizes = arrangement, sizes
+        self.model = nn.apply(plan(sizes), gpt(kind, sizes)).to(kind)
         if arrangement.world > 1:
-            if arrangement.tensor == 2:
+            if arrangement.tensor == 2 and sizes is SIZES:
                 recompute_(self.model)
             arrangement.parallelize_(self.model, "cpu")
             nn.shard_masks_(self.model)
@@ -84,7 +93,7 @@ class Run:
             if isinstance(self.model, FSDPModule):
                 self.model.set_requires_gradient_sync(i == parts - 1)
             logits = self.model(a).logits
-            (functional.cross_entropy(logits.reshape(-1, 32), b.reshape(-1)) / parts).backward()
+            (functional.cross_entropy(logits.flatten(0, 1), b.reshape(-1)) / parts).backward()
 
     def train(self, steps: range, parts: int = 1, most: float = 0.0) -> list[str]:
         found = []
@@ -211,48 +220,80 @@ def refused(_: Path) -> Any:
 
 
 def planned(_: Path) -> Any:
-    """Bytes that a process has of the plan's weights, and sends in an update, under each arrangement."""
+    """Bytes that a process has, allocates and sends under each arrangement."""
     return {name: _measured(*sizes) for name, sizes in ARRANGED.items()}
 
 
 def _measured(tensor: int, replicas: int) -> Any:
-    run = Run(Arrangement(4, tensor, replicas), kind=torch.float32)
+    run = Run(Arrangement(4, tensor, replicas), nn.RigL(Updates(end=1000, interval=3)), torch.float32, WIDE)
+    optimizer = run.masks.optimizer
     run.train(range(1))
-    run.backward(1)
-    names = {layer.weight for layer in plan().layers if layer.weight}
+    step, update = Messages(), Messages()
+    with step:
+        run.backward(1)
+        run.masks.step()
+        optimizer.step()
+        optimizer.zero_grad()
+    run.train(range(2, 3))
+    sizes = {"step": rise(lambda: run.backward(3))}
+    names = {layer.weight for layer in plan(WIDE).layers if layer.weight}
     weights = [p for name, p in run.model.named_parameters() if name in names]
-    slots = [run.masks.optimizer.state[p]["momentum_buffer"] for p in weights]
     seen = run.masks.exploration
-    masks = [*run.masks.masks().values(), *seen.ever.values(), *seen.always.values()]
-    sizes = {
+    factors: Any = run.masks._subject.factors
+    sizes |= {
         "weights": bytes_of(weights),
         "gradients": bytes_of([p.grad for p in weights if p.grad is not None]),
-        "optimizer": bytes_of(slots),
-        "masks": bytes_of(masks),
+        "optimizer": bytes_of([optimizer.state[p]["momentum_buffer"] for p in weights]),
+        "masks": bytes_of([*run.masks.masks().values(), *seen.ever.values(), *seen.always.values()]),
+        "factors": bytes_of(factors._factors),
     }
-    run.masks.step()
-    factors: Any = run.masks._subject.factors
-    sizes["factors"] = bytes_of(factors._factors)
-    run.masks.optimizer.step()
-    run.masks.optimizer.zero_grad()
-    run.backward(2)
-    sent = []
-    reduce = distributed.all_reduce
 
-    def counting(tensor: Tensor, *rest: Any, **named: Any) -> Any:
-        sent.append(tensor.numel() * tensor.element_size())
-        return reduce(tensor, *rest, **named)
+    def updated() -> None:
+        run.masks.step()
+        optimizer.step()
 
-    distributed.all_reduce = counting
-    run.masks.step()
-    run.masks.optimizer.step()
-    distributed.all_reduce = reduce
+    with update:
+        sizes["update"] = rise(updated)
     assert run.masks.metrics()["mask_updates"] == 1
     return {
         **sizes,
-        "update_sent": sum(n for n in sent if n == 8 * 2048),
-        "beside": sum(n for n in sent if n != 8 * 2048),
+        "sent": dict(step.sent),
+        "update_sent": update.sent["sum"],
+        "others": _others(run, names),
     }
+
+
+def _others(run: Run, names: set[str]) -> dict[str, int]:
+    """What biases and norms add to the messages of a step: they are gathered with the layers that they are of."""
+    large = large_modules(run.model)
+    apart = {id(p) for module in large for p in module.parameters(recurse=False)}
+    added: Counter[str] = Counter()
+    arrangement = run.arrangement
+    parts = arrangement.data // arrangement.replicas
+    for name, parameter in run.model.named_parameters():
+        if name not in names:
+            mine = bytes_of([parameter])
+            added["gather"] += (parts - 1) * mine * (2 if id(parameter) in apart else 1)
+            added["scatter"] += (parts - 1) * mine
+            added["sum"] += 2 * (mine * (arrangement.replicas - 1) // arrangement.replicas)
+    return dict(added)
+
+
+def heard(_: Path) -> Any:
+    """Bytes that the network of all processes carries in a step, and what each process says that it sent."""
+    found = {}
+    for name in ("2 parts x 2 tensor", "2 replicas x 2 parts"):
+        run = Run(Arrangement(4, *ARRANGED[name]), kind=torch.float32, sizes=WIDE)
+        run.train(range(1))
+        distributed.barrier()
+        before = carried()
+        distributed.barrier()
+        with Messages() as messages:
+            run.backward(1)
+        distributed.barrier()
+        found[name] = {"carried": carried() - before, "sent": dict(messages.sent)}
+        distributed.barrier()
+    return found
 
 
 def bytes_of(tensors: list[Any]) -> int:
@@ -281,6 +322,7 @@ def _continued(folder: Path, arrangement: Arrangement, source: str, target: str,
 
 SCENARIOS: dict[str, tuple[Callable[[Path], Any], ...]] = {
     "begin": (arranged, others, accumulated, clipped, skipped, halved, refused, planned),
+    "heard": (heard,),
     "two": (on_two,),
     "four": (again_on_four,),
 }

@@ -11,10 +11,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from iftplan.base.errors import InputError
 from iftplan.nn.training.parallel.tensor_parallel import tensor_parallel_
+from iftplan.runs.devices.layout import LARGE
 from iftplan.runs.settings import TrainingConfig
-
-LARGE = 2**16
-"""Weights from which a layer is gathered by itself; smaller ones are gathered together, in one message."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.processes.hosts.namespaces import no_namespaces
 from tests.support.processes.launches import environment
-from tests.support.processes.namespaces import no_namespaces
 
 SETTINGS = (
     *(
@@ -32,7 +32,7 @@ def on_two_hosts(kind: str, folder: Path, *options: str) -> dict[str, Any]:
     """What came of the scenario, and what the hosts said."""
     if said := no_namespaces():
         pytest.skip(said)
-    program = (sys.executable, "-m", "tests.support.processes.elastic_hosts", kind, str(folder))
+    program = (sys.executable, "-m", "tests.support.processes.hosts.elastic_hosts", kind, str(folder))
     done = subprocess.run(
         ["unshare", "--net", "--mount", *program, *SETTINGS, *options],
         env=environment(),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from iftplan.base.errors import InputError
 
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 _MINUTES = 24 * 60
 _LOOK = 1.0
+_LOOKS = 30
+"""Looks at results between two questions to the scheduler."""
 
 
 def job_settings(given: Sequence[str]) -> Mapping[str, str | int]:
@@ -64,6 +68,7 @@ def work_as_jobs(
         ) from error
     from iftplan.nn.training.trials import work_on
 
+    logging.getLogger("submitit").setLevel(logging.CRITICAL)  # it warns on stdout, where the table goes
     try:
         executor = submitit.AutoExecutor(folder=folder.absolute(), cluster=submit)
         executor.update_parameters(**{"name": "iftplan-sweep", "timeout_min": _MINUTES, **settings})
@@ -75,18 +80,60 @@ def work_as_jobs(
         ) from error
     tell(f"submitted {workers} jobs: {', '.join(job.job_id for job in jobs)}; their output is in {folder}")
     try:
-        last = 0
-        while not all(job.done() for job in jobs):
-            done, total = ended()
-            if done > last:
-                tell(f"{done} of {total} runs finished")
-            last = done
-            time.sleep(_LOOK)
+        lost = wait_for(jobs, ended, tell, _queued if submit == "slurm" else None)
     except KeyboardInterrupt:
         for job in jobs:
             job.cancel()
         raise
     for job in jobs:
-        if failure := job.exception():
+        if job.job_id in lost:
+            tell(f"job {job.job_id} left the queue without a result; its output is in {folder}")
+        elif failure := job.exception():
             lines = str(failure).strip().splitlines() or [type(failure).__name__]
             tell(f"job {job.job_id} ended early: {lines[-1]}; its output is in {folder}")
+
+
+def wait_for(
+    jobs: Sequence[Any],
+    ended: Callable[[], tuple[int, int]],
+    tell: Callable[[str], None],
+    queued: Callable[[Sequence[str]], set[str] | None] | None,
+) -> set[str]:
+    """Wait until all jobs have ended; numbers of those that left the queue without a result.
+
+    submitit learns of a job that was cancelled from Slurm's accounting, which many clusters do not have.
+
+    Args:
+        jobs: submitit's.
+        ended: how many runs have, and how many there are.
+        tell: hears of finished runs.
+        queued: those of the given jobs that wait or run; None where it is not known, or for a scheduler without a queue.
+    """
+    left, absent, lost = list(jobs), set[str](), set[str]()
+    last = looks = 0
+    while left := [job for job in left if not job.done() and job.job_id not in lost]:
+        done, total = ended()
+        if done > last:
+            tell(f"{done} of {total} runs finished")
+        last, looks = done, looks + 1
+        time.sleep(_LOOK)
+        if queued is not None and looks % _LOOKS == 0:
+            names = {job.job_id for job in left}
+            found = queued(sorted(names))
+            missing = set[str]() if found is None else names - found
+            lost |= absent & missing  # twice: a result may be on its way over a shared disk
+            absent = missing
+    return lost
+
+
+def _queued(names: Sequence[str]) -> set[str] | None:
+    numbers = ",".join(sorted({name.partition("_")[0] for name in names}))
+    asked = ["squeue", "--noheader", "--array", "--format=%i", f"--jobs={numbers}"]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    forgotten = "Invalid job id" in done.stderr  # said of jobs that ended a while ago
+    if done.returncode and not forgotten:
+        return None
+    return set(done.stdout.split())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,9 +18,9 @@ from optuna.trial import TrialState
 from iftplan.runs.sweeps.queue import storage_at
 from iftplan.runs.sweeps.targets import RunTarget
 from tests.support.cli_runs import Run, many
-from tests.support.places import ROOT
-from tests.support.processes import databases, stores
-from tests.support.processes.namespaces import no_namespaces
+from tests.support.processes import databases, launches, stores
+from tests.support.processes.hosts import slurm
+from tests.support.processes.hosts.namespaces import no_namespaces
 from tests.support.processes.twelve_trials import SWEEP, TRIALS, results, rows
 
 PATIENCE = 900.0
@@ -60,13 +59,43 @@ def test_workers_are_jobs(tmp_path: Path) -> None:
     assert len(logs) == 2 and sum(log.count("accuracy") for log in logs) == 2
 
 
+@pytest.mark.slow
+def test_jobs_of_slurm_finish_what_one_that_was_cancelled_left(tmp_path: Path) -> None:
+    """A node on each of two hosts, which are network namespaces; the cluster keeps no accounts."""
+    submitit = "" if find_spec("submitit") else "not installed: submitit"
+    if found := slurm.missing() or submitit or no_namespaces():
+        pytest.skip(found)
+    place = [
+        "--out",
+        "runs",
+        "--format",
+        "csv",
+        "--submit",
+        "slurm",
+        "--workers",
+        "2",
+        "--job",
+        "timeout_min=30",
+    ]
+    program = [sys.executable, "-m", "tests.support.processes.hosts.slurm", str(tmp_path), *SWEEP, *place]
+    hosts = ("unshare", "--net", "--mount", *program)
+    done = run(hosts, env=launches.environment(), cwd=tmp_path, capture_output=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr.decode()[-4000:]
+    report = json.loads(done.stdout)
+    assert report["code"] == 0, report["err"]
+    assert f"job {report['cancelled']} left the queue without a result" in report["err"]
+    assert [row["outcome"] for row in rows(report["out"])] == ["trained"] * TRIALS
+    alone = started((*SWEEP, "--out", "runs"), tmp_path / "alone", launches.environment())
+    assert alone.wait(PATIENCE) == 0
+    assert results(tmp_path / "runs") == results(tmp_path / "alone" / "runs")
+
+
 @pytest.fixture
 def environment() -> Iterator[dict[str, str]]:
     if said := databases.missing() or stores.missing():
         pytest.skip(said)
-    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     with stores.s3() as found:
-        yield {**os.environ, **found, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+        yield {**launches.environment(), **found}
 
 
 @pytest.mark.slow
@@ -114,7 +143,7 @@ def test_a_host_that_is_cut_off_for_a_minute_loses_no_trial_and_trains_none_twic
     """Hosts are network namespaces; while one is cut off, the database crashes and comes back."""
     if said := no_namespaces():
         pytest.skip(said)
-    program = [sys.executable, "-m", "tests.support.processes.two_hosts", str(tmp_path), *SWEEP]
+    program = [sys.executable, "-m", "tests.support.processes.hosts.two_hosts", str(tmp_path), *SWEEP]
     hosts = ("unshare", "--net", "--mount", *program)
     done = run(hosts, env=environment, cwd=tmp_path, capture_output=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr.decode()[-4000:]

@@ -13,7 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.processes.namespaces import add_host, prepare, remove_host, run, started, until
+from tests.support.processes.hosts.namespaces import add_host, prepare, remove_host, run, started, until
 
 RENDEZVOUS = "keep_alive_interval=1,keep_alive_max_attempt=3,last_call_timeout=3,join_timeout=120"
 

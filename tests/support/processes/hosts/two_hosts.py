@@ -18,7 +18,7 @@ import optuna
 from iftplan.runs.sweeps.queue import storage_at
 from iftplan.runs.sweeps.targets import RunTarget
 from tests.support.processes import databases, stores
-from tests.support.processes.namespaces import add_host, prepare, run, started, until
+from tests.support.processes.hosts.namespaces import add_host, prepare, run, started, until
 
 CUT = 65.0
 
