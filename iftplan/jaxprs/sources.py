@@ -87,8 +87,8 @@ def _with_inputs(
         otherwise: inputs where nobody gave any.
         source: what messages call the factory.
     """
-    whole = isinstance(returned, tuple) and returned and callable(returned[0])
-    model, *given = returned if whole else (returned,)  # type: ignore[misc]
+    parts = returned if isinstance(returned, tuple) and returned and callable(returned[0]) else (returned,)
+    model, given = parts[0], [*parts[1:]]
     if inputs:
         weights = given[:1] if given and not jax.tree_util.all_leaves([given[0]]) else []
         given = [*weights, *(parse_input(i) if isinstance(i, str) else i for i in inputs)]

@@ -108,7 +108,7 @@ def _without_padding(eqn: Any) -> int:
         taps = [start + tap * apart for start in first for tap in range(right[k])]
         valid *= sum(at % spread == 0 and 0 <= at // spread < left[i] for at in taps)
         counted_here *= left[i] * min(right[k], out[o]) if spread > 1 else out[o] * right[k]
-    return full // counted_here * valid if counted_here else full
+    return int(full // counted_here * valid) if counted_here else full
 
 
 def _every_group(eqn: Any) -> int:

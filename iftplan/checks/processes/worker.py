@@ -1,7 +1,8 @@
 """Measures models, each in a process of its own: requests come in and answers go out, a line of JSON each.
 
-PyTorch is loaded once, and every model is measured in a copy of that process. Whoever asks needs no torch, a model that takes
-its process down takes nobody else with it, and what is read for it is recorded from the copy on.
+PyTorch is loaded once, with the first model that needs it, and every model is measured in a copy of that process. Whoever
+asks needs no torch, a model that takes its process down takes nobody else with it, and what is read for it is recorded
+from the copy on.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def main() -> None:
     if hasattr(os, "fork"):
         _Copies(requests, answers).serve()
         return
+    _load_torch()
     with os.fdopen(requests, encoding="utf-8") as lines:
         reads = Reads()
         for line in lines:
