@@ -57,7 +57,7 @@ suite: venv
 test-jax: | check-python
 	test -x $(JAX)/bin/python || $(PYTHON) -m venv $(JAX)
 	$(JAX)/bin/python $(INSTALL) -c constraints.txt -e '.[dev,jax]'
-	OMP_NUM_THREADS=1 JAX_PLATFORMS=cpu $(JAX)/bin/python -m pytest --doctest-modules iftplan/jaxnn tests/jaxnn
+	OMP_NUM_THREADS=1 JAX_PLATFORMS=cpu $(JAX)/bin/python -m pytest -m '' --doctest-modules iftplan/jaxnn tests/jaxnn
 
 # The whole suite where PyTorch is the newest, then the sample of the sweep: a crash or a wrong answer there fails, a
 # deprecation does not.

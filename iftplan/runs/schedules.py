@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import ceil, cos, exp, floor, pi
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from iftplan.base.errors import InputError
 
@@ -207,7 +207,7 @@ class Updates:
             begin: a step, or a fraction of training as a float.
             end: a step, or a fraction of training as a float.
         """
-        given = {"interval": interval, "begin": begin, "end": end}
+        given: dict[str, Any] = {"interval": interval, "begin": begin, "end": end}
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 
     @property

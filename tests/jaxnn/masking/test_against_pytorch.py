@@ -95,10 +95,10 @@ def twins(plan: Plan, *, dense_start: bool) -> Twins:
 
 
 @pytest.mark.parametrize("mask", ["unstructured", "2:4", "block2x2", "fan-in", "channel"])
-@pytest.mark.parametrize("name", PAIRS)
-def test_masks_weights_and_ledger_are_those_of_pytorch(name: str, mask: str) -> None:
+@pytest.mark.parametrize("pair_name", PAIRS)
+def test_masks_weights_and_ledger_are_those_of_pytorch(pair_name: str, mask: str) -> None:
     plan = planned("erk" if mask == "unstructured" else "uniform", mask)
-    ours, theirs = PAIRS[name]
+    ours, theirs = PAIRS[pair_name]
     pair = twins(plan, dense_start=theirs.starts_dense)
     stepper = optim.SGD(pair.model.parameters(), lr=0.05, momentum=0.9)
     masking = nn.Masking(pair.model, stepper, theirs, structure=plan.mask)
@@ -114,8 +114,8 @@ def test_masks_weights_and_ledger_are_those_of_pytorch(name: str, mask: str) -> 
         return optax.apply_updates(params, updates), state
 
     for gradients in pair.gradients:
-        for parameter, weight in pair.model.named_parameters():
-            weight.grad = torch.tensor(gradients[parameter])
+        for name, parameter in pair.model.named_parameters():
+            parameter.grad = torch.tensor(gradients[name])
         masking.step()
         stepper.step()
         spending.step(SAMPLES)
@@ -159,8 +159,8 @@ def test_set_drops_what_pytorch_drops_and_grows_only_what_was_absent() -> None:
     before = {name: np.asarray(mask) for name, mask in leaf_names(state.masks).items()}
     params = pair.params
     for _ in range(2):  # the first step is no update
-        for parameter, weight in pair.model.named_parameters():
-            weight.grad = torch.tensor(gradients[parameter])
+        for name, parameter in pair.model.named_parameters():
+            parameter.grad = torch.tensor(gradients[name])
         masking.step()
         stepper.step()
         changes, state = optimizer.update(as_tree(gradients), state, params)
