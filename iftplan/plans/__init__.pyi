@@ -12,6 +12,13 @@ from .plan import Scope as Scope
 from .plan import TensorRole as TensorRole
 from .plan import TensorScale as TensorScale
 from .plan import WallClock as WallClock
+from .search.adapters import Placement as Placement
+from .search.adapters import adapter_macs as adapter_macs
+from .search.adapters import adapter_weights as adapter_weights
+from .search.adapters import likeliest_placements as likeliest_placements
+from .search.adapters import placement_bits as placement_bits
+from .search.adapters import placements as placements
+from .search.adapters import random_placements as random_placements
 from .speed.timings import Bench as Bench
 from .speed.timings import LayerPair as LayerPair
 from .speed.timings import Measured as Measured

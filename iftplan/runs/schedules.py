@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import ceil, cos, exp, floor, pi
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from iftplan.base.errors import InputError
 
@@ -207,8 +207,12 @@ class Updates:
             begin: a step, or a fraction of training as a float.
             end: a step, or a fraction of training as a float.
         """
-        given: dict[str, Any] = {"interval": interval, "begin": begin, "end": end}
-        return replace(self, **{name: value for name, value in given.items() if value is not None})
+        return replace(
+            self,
+            interval=self.interval if interval is None else interval,
+            begin=self.begin if begin is None else begin,
+            end=self.end if end is None else end,
+        )
 
     @property
     def first(self) -> int:

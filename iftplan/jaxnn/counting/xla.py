@@ -114,7 +114,7 @@ def _without_padding(eqn: Any) -> int:
 def _every_group(eqn: Any) -> int:
     numbers, right = eqn.params["ragged_dot_dimension_numbers"], eqn.invars[1].aval.shape
     groups = prod(right[axis] for axis in numbers.rhs_group_dimensions)
-    return ragged_dot(eqn) * groups
+    return int(ragged_dot(eqn) * groups)
 
 
 _RULES: Final[Mapping[str, Callable[[Any], int]]] = {

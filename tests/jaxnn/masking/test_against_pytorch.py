@@ -114,8 +114,8 @@ def test_masks_weights_and_ledger_are_those_of_pytorch(pair_name: str, mask: str
         return optax.apply_updates(params, updates), state
 
     for gradients in pair.gradients:
-        for name, parameter in pair.model.named_parameters():
-            parameter.grad = torch.tensor(gradients[name])
+        for name, trained in pair.model.named_parameters():
+            trained.grad = torch.tensor(gradients[name])
         masking.step()
         stepper.step()
         spending.step(SAMPLES)
@@ -159,8 +159,8 @@ def test_set_drops_what_pytorch_drops_and_grows_only_what_was_absent() -> None:
     before = {name: np.asarray(mask) for name, mask in leaf_names(state.masks).items()}
     params = pair.params
     for _ in range(2):  # the first step is no update
-        for name, parameter in pair.model.named_parameters():
-            parameter.grad = torch.tensor(gradients[name])
+        for name, trained in pair.model.named_parameters():
+            trained.grad = torch.tensor(gradients[name])
         masking.step()
         stepper.step()
         changes, state = optimizer.update(as_tree(gradients), state, params)

@@ -186,7 +186,9 @@ def masked_gradient() -> float:
     return float(state.inner[0].trace["w"][1])
 
 
-ONE, TWO = [(2, 4)], [(2, 4), (3, 6, 7)]
+Shapes = list[tuple[int, ...]]
+ONE: Shapes = [(2, 4)]
+TWO: Shapes = [(2, 4), (3, 6, 7)]
 THREE, VECTOR = [(2, 4), (3, 6), (2, 4, 6)], [(2, 4), (3, 6), (4, 6, 2)]
 SHAPES = [(1,), (5,), (4, 5), (2, 9, 1), (2, 2, 4, 4)]
 EDGES = "blocks at an edge are always kept here, and are chosen as smaller ones there"

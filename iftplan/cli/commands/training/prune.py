@@ -234,7 +234,7 @@ def command(
         write_picture(lambda: pruning_picture(found, theme=theme), plot)
         say(f"written: {plot}")
     if save:
-        from iftplan.nn import save_sparse
+        from iftplan.nn.export.sparse_files.save import save_sparse
 
         say(f"written: {save_sparse(network, save)}")
     if out:

@@ -378,7 +378,8 @@ def _train(
 
 def _save(run: RunConfig, plan: Plan, source: str, directory: Path, file: str) -> None:
     """Write the network that the run's result tells of, by its kept weights."""
-    from iftplan.nn import load_masked_, save_sparse
+    from iftplan.nn.export.sparse_files.save import save_sparse
+    from iftplan.nn.masking.loading import load_masked_
     from iftplan.nn.training.from_checkpoint import checkpoint_at, evaluated_weights
     from iftplan.nn.training.network import network_of
 
