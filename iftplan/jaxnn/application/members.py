@@ -33,12 +33,18 @@ class LayerBuilder(Protocol):
         """A layer from the same inputs to `rank` channels, without a bias."""
 
     def last(self, name: str, rank: int, *, bias: bool) -> Layer:
-        """A layer from `rank` channels to the same outputs."""
+        """A layer from `rank` channels to the same outputs.
+
+        Args:
+            name: of the layer.
+            rank: its inputs.
+            bias: whether it has the replaced layer's bias, if that has one.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class MemberPlan:
-    """What stands in the place of a layer.
+    """Member of a family in the place of a layer.
 
     Attributes:
         family: of `FAMILIES`.
@@ -72,8 +78,9 @@ class MemberPlan:
         return found
 
     def output(self, parts: Mapping[str, Layer], x: Any, **options: Any) -> Any:
-        """Output of the member, in the shape of the replaced layer's: `Σ σ(branch(x))`, `V(σ(U(x)))`, or
-        `sparse(x) + V(σ(U(x)))`.
+        """Output of the member, in the shape of the replaced layer's.
+
+        It is `Σ σ(branch(x))`, `V(σ(U(x)))`, or `sparse(x) + V(σ(U(x)))`.
 
         Args:
             parts: what `parts` made.

@@ -23,7 +23,7 @@ Vouched = Mapping[str, VouchedCost]
 
 @dataclass(frozen=True, slots=True)
 class JaxprCounts:
-    """What is known of a model that was counted.
+    """MACs of a model that was counted, and what else is known of it.
 
     Attributes:
         table: its counts.

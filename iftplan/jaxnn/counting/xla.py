@@ -18,7 +18,7 @@ from iftplan.jaxnn.sources.models import Traceable
 
 @dataclass(frozen=True, slots=True)
 class XlaCount:
-    """What XLA's `cost_analysis` says of a compiled model.
+    """FLOPs of a compiled model by XLA's `cost_analysis`.
 
     Attributes:
         macs: half of its FLOPs, rounded down, all elementwise work among them.

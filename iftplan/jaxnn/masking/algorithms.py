@@ -28,7 +28,7 @@ Order = Literal["after", "replace"]
 
 @dataclass(frozen=True, slots=True)
 class UnitScores:
-    """What an update of one weight looks at, in the rows of its structure: (rows, units).
+    """Scores that an update of one weight goes by, in the rows of its structure: (rows, units).
 
     Attributes:
         magnitude: |θ|, summed over a unit.

@@ -89,7 +89,7 @@ def moved_by(weight: Array, update: Array) -> Array:
 
 
 def scores_of(view: View, seed: int, step: Array, weight: Array, mask: Array, gradient: Array) -> UnitScores:
-    """What an update of one weight looks at.
+    """Scores that an update of one weight goes by.
 
     Args:
         view: the weight.

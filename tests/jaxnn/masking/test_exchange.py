@@ -20,7 +20,7 @@ from iftplan.nn.masking.algorithms.exchange.drop_grow import drop_grow as torch_
 from iftplan.nn.masking.layer import Layer
 from iftplan.nn.masks.top_k import first as torch_first
 from iftplan.runs.schedules import whole_part
-from tests.nn.masking.algorithms.test_mask_updates import GRADIENT, MASK, TABLE, WEIGHTS
+from tests.support.runs.mask_update import GRADIENT, MASK, TABLE, WEIGHTS
 
 
 def row(values: list[Any]) -> Any:
