@@ -62,9 +62,10 @@ def states(url: str) -> list[TrialState]:
 def until_claimed(queue: TrialQueue) -> float:
     """Seconds until the queue gave its only trial."""
     began = time.monotonic()
-    while queue.claim() is None:
+    while (claim := queue.claim()) is None:
         assert time.monotonic() - began < 20 * SECONDS
         time.sleep(0.05)
+    claim.lease.release()  # whose thread would be in the database while a process is forked
     return time.monotonic() - began
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -15,6 +16,8 @@ NAMES = [f"trial-{i}" for i in range(12)]
 
 def forked(work: Callable[[], None]) -> int:
     """A process that does it and ends, without the clean-up of pytest."""
+    # SQLite's lock on its memory would stay locked there, if such a thread had it
+    assert not [thread.name for thread in threading.enumerate() if "_renew" in thread.name]
     pid = os.fork()
     if pid:
         return pid
