@@ -2,7 +2,7 @@
 
     iftplan train --recipe cifar10-resnet8 --set plan.model=benchmarks/small_vit.py:vit --data DIR …
 
-It has what ResNet-8 has not: feed-forward blocks, which experts can replace. `benchmarks/results.py places-vit-cifar10` trains it.
+It has what ResNet-8 has not: feed-forward blocks, which experts can replace. `benchmarks/results.py places-vit` trains it.
 """
 
 from torch import nn
