@@ -22,7 +22,7 @@ if (
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-collect_ignore = [] if find_spec("jax") else ["support/models/jax_traps.py", "support/processes/jax_loop.py"]
+collect_ignore_glob = [] if find_spec("jax") else ["support/*/jax_*"]
 """What cannot be imported without JAX."""
 
 LONG = frozenset((Path(__file__).parent / "long.txt").read_text(encoding="utf-8").split())

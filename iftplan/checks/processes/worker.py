@@ -1,8 +1,8 @@
 """Measures models, each in a process of its own: requests come in and answers go out, a line of JSON each.
 
 PyTorch is loaded once, with the first model that needs it, and every model is measured in a copy of that process. Whoever
-asks needs no torch, a model that takes its process down takes nobody else with it, and what is read for it is recorded
-from the copy on.
+asks needs no torch, a model that takes its process down takes nobody else with it, and from the copy on, files that are
+read for it are recorded.
 """
 
 from __future__ import annotations

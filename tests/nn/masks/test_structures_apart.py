@@ -17,12 +17,14 @@ from iftplan.nn.masks.drawing import random_mask
 from iftplan.nn.masks.structures import masks_of
 
 PACKAGE = Path(iftplan.__file__).parent
-HOMES = ("masks", "nn/masks/structures")
+HOMES = ("masks", "nn/masks/structures", "jaxnn/masking/rows.py")
 
 MADE_FOR = {
     "families/solver.py": {"NM"},  # N:M Wide is a family of N:M masks
     "nn/application/pruning/sparsegpt.py": {"NM"},  # chosen while its columns are passed
     "nn/masking/algorithms/pruning/iterative.py": {"NM"},  # one weight of every group at a time
+    "nn/masking/algorithms/sara.py": {"NM"},  # transposable ones are not chosen row by row
+    "nn/masking/algorithms/dense_weights/cast.py": {"NM"},  # likewise
     "nn/masking/algorithms/exchange/srigl.py": {"ConstantFanIn"},
     "nn/masking/algorithms/dense_weights/structure_decay.py": {"NM"},
     "nn/masking/algorithms/dense_weights/transposable.py": {"NM"},

@@ -256,7 +256,8 @@ class Scheduled(RunMethod):
     end: InitVar[int | float | None] = field(default=None, kw_only=True)
 
     def __post_init__(self, interval: int | None, begin: float | None, end: float | None) -> None:
-        object.__setattr__(self, "updates", self.updates.but(interval, begin, end))
+        if (interval, begin, end) != (None, None, None):
+            object.__setattr__(self, "updates", self.updates.but(interval, begin, end))
 
     @property
     def needs_length(self) -> bool:
