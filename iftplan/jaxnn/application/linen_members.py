@@ -48,7 +48,9 @@ def _replacing(members: Mapping[str, MemberPlan], inside: Inside | None) -> Call
 
     def replaced(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         layer = context.module
-        planned = members.get(".".join(layer.path))
+        # modules that are attributes were bound below `model` before its scope was shared
+        below = layer.path[1:] if layer.path[:1] == ("model",) else ()
+        planned = members.get(".".join(layer.path)) or members.get(".".join(below))
         if planned is None or context.method_name != "__call__":
             return call(*args, **kwargs)
         return planned.output(planned.parts(_LinenBuilder(layer), inside), *args, **kwargs)

@@ -36,6 +36,10 @@ TOKENS, IMAGES = jax.ShapeDtypeStruct((2, 7), jnp.int32), jax.ShapeDtypeStruct((
 MODELS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "linen transformer": (LinenTransformer(), (TOKENS,)),
     "linen convolutions": (LinenConvolutional(), (IMAGES, False)),
+    "linen attributes": (
+        linen.Sequential([linen.Dense(16), linen.Dense(16), linen.Dense(4)]),
+        (jax.ShapeDtypeStruct((2, 8), jnp.float32),),
+    ),
     "linen scan": (scanned()[0], scanned()[1:]),
     "nnx": (nnx.eval_shape(lambda: nnx_network()[0]), nnx_network()[1:]),
     "equinox": (eqx.filter_eval_shape(lambda: equinox_network()[0]), equinox_network()[1:]),
