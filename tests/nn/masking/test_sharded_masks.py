@@ -160,7 +160,7 @@ def test_a_plan_foretells_what_processes_hold_and_send(ranks: Reports, name: str
 
 @pytest.mark.parametrize("name", scenarios.ARRANGED)
 def test_a_plan_foretells_the_least_that_processes_allocate(ranks: Reports, name: str) -> None:
-    """Attention, norms and activation functions keep more for the backward pass, up to twice as much here.
+    """Attention, norms and activation functions keep more for the backward pass: what is foretold was a third to two thirds.
 
     Of an update, temporary numbers of the largest layer are estimated: six for each weight, where four to eight were
     seen, by how many scores begin with the digits of the threshold.
