@@ -102,7 +102,7 @@ def test_every_arm_is_one_that_the_command_takes(name: str, tmp_path: Path) -> N
     experiment = results.EXPERIMENTS[name]
     options = shlex.split(experiment.settings)
     commands = [
-        ["train", *options, "--data", "nowhere.txt", "--dry-run", "--out", "none", *arm.options]
+        ["train", "--trust", *options, "--data", "nowhere.txt", "--dry-run", "--out", "none", *arm.options]
         for arm in experiment.arms(0)
     ]
     for run in many(commands, tmp_path):
