@@ -16,6 +16,7 @@ with the spectra of its masks; `structures` is `cifar10` with structured masks a
 Monarch layers and, where there are feed-forward blocks, experts, `places-vit` in a small ViT on CIFAR-10; `execution` trains in float32 with dense operators on
 masked weights and with sparse kernels. Every run is one `iftplan train` in a process of
 its own, printed before it starts; a run that has its result.json is not made again, and an interrupted one is continued.
+`--record` writes what the runs found into docs/results/runs, from where tables are made too: a run that stands there is not made again.
 Seeds are paired: the same seed is the same order of the data in every arm, so that differences to the dense control
 are taken seed by seed.
 """
@@ -29,11 +30,14 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
+
+from iftplan.base.documents import write_text
 
 _CIFAR10 = "--recipe cifar10-resnet8 --epochs 3 --set method.interval=30"
 _TEN_EPOCHS = "--recipe cifar10-resnet8 --epochs 10 --set training.spectra=evaluation"
@@ -53,6 +57,15 @@ _VIT = (
 MEASURES = ("delta_r", "delta_s", "imdb", "weighted_gap")
 TITLES = {"delta_r": "Δr", "imdb": "IMDB", "weighted_gap": "weighted gap", "churn": "churn"}
 """Measures of masks that the table shows, where runs have them."""
+
+RECORDS = Path(__file__).parents[1] / "docs" / "results" / "runs"
+"""A file for each task, a row for each run."""
+
+COLUMNS = (
+    "arm", "seed", "method", "sparsity", "metric_name", "metric", "nnz", "maskable_weights", "forward_macs", "train_macs",
+    "train_ratio", "itop", *MEASURES, "churn",
+)  # fmt: skip
+"""Of a record, as far as a run has them."""
 
 SPARSITY = "3/4"
 """Of every arm that says nothing else, as in the recipes."""
@@ -171,12 +184,33 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
 
 
 def read(experiment: Experiment, arm: Arm, seed: int, out: Path) -> dict[str, Any] | None:
-    """The result of one run; None where it has none yet."""
+    """The result of one run, from its folder or from the record; None where it has none yet."""
     directory = out / f"{experiment.task}-{arm.folder}-{seed}"
     record = directory / "result.json"
     if not record.exists():
-        return None
+        return recorded(experiment.task).get((arm.title, seed))
     return {"arm": arm.title, "seed": seed, **json.loads(record.read_text()), **measures(directory)}
+
+
+@cache
+def recorded(task: str) -> Mapping[tuple[str, int], dict[str, Any]]:
+    """Results that are on record, by arm and seed."""
+    path = RECORDS / f"{task}.csv"
+    if not path.exists():
+        return {}
+    rows = json.loads(pd.read_csv(path).to_json(orient="records", double_precision=15))
+    return {(row["arm"], row["seed"]): {k: v for k, v in row.items() if v is not None} for row in rows}
+
+
+def record(experiment: Experiment, found: Sequence[dict[str, Any]]) -> None:
+    """Put results into the record, beside those of other runs."""
+    rows = {**recorded(experiment.task), **{(row["arm"], row["seed"]): row for row in found}}
+    frame = pd.DataFrame([rows[key] for key in sorted(rows)])
+    RECORDS.mkdir(exist_ok=True)
+    write_text(
+        frame[[name for name in COLUMNS if name in frame]].to_csv(index=False),
+        str(RECORDS / f"{experiment.task}.csv"),
+    )
 
 
 def measures(directory: Path) -> dict[str, float]:
@@ -282,10 +316,13 @@ def main() -> None:
     parser.add_argument("--data", help="without it, the table of the runs that there are")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("runs"))
+    parser.add_argument("--record", action="store_true", help="keep the results in docs/results/runs")
     given = parser.parse_args()
     found = results(EXPERIMENTS[given.experiment], given.seeds, given.out, given.data)
     if not found:
         raise SystemExit(f"no runs of {given.experiment} in {given.out}; give --data to make them")
+    if given.record:
+        record(EXPERIMENTS[given.experiment], found)
     print(table(found).to_markdown(index=False, disable_numparse=True))
     ranks = correlations(found)
     if ranks is not None:

@@ -1,6 +1,7 @@
 """Sparse kernels against float64 convolutions of torch: values, gradients, and nothing touched outside."""
 
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -105,6 +106,21 @@ def test_any_convolution_is_torchs(
         instructions, mask, np.float32, images, size, kernel, stride, padding, (dilation, dilation), 1, seed
     )
     assert max(found) < TOLERANCE[np.float32]
+
+
+@pytest.mark.parametrize("instructions", SETS)
+def test_weights_loaded_together_or_each_by_itself_give_the_same_bits(instructions: str) -> None:
+    rng = np.random.default_rng(4)
+    windows = convolution(2, (7, 5), (3, 3), padding=(1, 1))
+    for height in (1, 4):
+        mask = blocks(rng, 20, 9 * 12, 0.4, height, 1)
+        x = rng.standard_normal(windows.columns * 12).astype(np.float32)
+        weight = rng.standard_normal(mask.size).astype(np.float32)
+        found = []
+        for shuffled in (True, False):
+            packed = pack_mask(mask, chains_of((3, 3)), replace(vectors_of(instructions), shuffled=shuffled))
+            found.append(product(packed, packed.values(weight), x, windows, np.empty(0, np.float32)))
+        assert found[0].any() and (found[0] == found[1]).all()
 
 
 def test_doubles_are_exact_to_their_own_rounding() -> None:

@@ -65,7 +65,7 @@ def kernel(vectors: Vectors, shared: int, correlates: int) -> Compiled:
     """
     lanes, count, bits, width = vectors.lanes, vectors.count, vectors.bits, vectors.lanes * vectors.count
     row_bytes, vector_bytes, offset_bytes = vectors.row_bytes, vectors.bytes, 2 if shared else 8
-    size, dtype = bits // 8, np.float32 if bits == 32 else np.float64
+    shuffled, size, dtype = int(vectors.shuffled), bits // 8, np.float32 if bits == 32 else np.float64
     version = made_of(inner, jobs, transposes)
 
     @numba.cfunc(types.void(types.voidptr), cache=True)
@@ -123,7 +123,7 @@ def kernel(vectors: Vectors, shared: int, correlates: int) -> Compiled:
                             )  # fmt: skip
                         else:
                             product(
-                                lanes, count, bits, shared, depth, its_values, its_offsets, job.rows, job.counts, quad,
+                                lanes, count, bits, shared, shuffled, depth, its_values, its_offsets, job.rows, job.counts, quad,
                                 quads, tile.ctypes.data, out.ctypes.data,
                             )  # fmt: skip
                     if not correlates:

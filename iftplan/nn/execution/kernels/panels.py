@@ -79,13 +79,12 @@ class Emitter:
         first = self.builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
         return self.shuffle(first, undefined, [0] * self.lanes)
 
-    def spread_four(self, address: Any) -> list[Any]:
-        """Four neighbouring scalars, each in every lane."""
-        if self.bytes != 4 or self.lanes < 8:
+    def spread_four(self, address: Any, shuffled: bool) -> list[Any]:
+        """Four neighbouring scalars, each in every lane; with one load and four shuffles, or with four loads."""
+        if not shuffled:
             places = [self.plus(address, self.bytes * r) for r in range(ROWS)]
             return [self.spread(self.load(place, self.scalar)) for place in places]
-        # All four in one load, as loads are what the kernels wait for. LLVM would load each by itself; it does not
-        # look through this empty piece of assembly.
+        # LLVM would load each by itself; it does not look through this empty piece of assembly.
         four = ir.VectorType(self.scalar, ROWS)
         held = self.builder.load(self.builder.inttoptr(address, four.as_pointer()), align=self.bytes)
         wide = self.shuffle(held, ir.Constant(four, ir.Undefined), list(range(ROWS)) * (self.lanes // ROWS))
@@ -201,10 +200,10 @@ def _by_depth(builder: Any, shape: tuple[int, int, int], depth: Any, body: Any) 
     builder.position_at_end(end)
 
 
-def _panel(lanes: Any, count: Any, bits: Any, shared: Any, quad_of: Any) -> Any:
+def _panel(lanes: Any, count: Any, bits: Any, shared: Any, quad_of: Any, *constants: Any) -> Any:
     """Signature and generator of a panel, whose quads `quad_of(emit, shared, values, offsets, rows, tile, out)` makes."""
     shape = lanes.literal_value, count.literal_value, bits.literal_value
-    signature = types.void(lanes, count, bits, shared, *[types.int64] * 9)
+    signature = types.void(lanes, count, bits, shared, *constants, *[types.int64] * 9)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         *_, depth, values, offsets, rows, counts, first, last, tile, out = args
@@ -221,7 +220,7 @@ def _panel(lanes: Any, count: Any, bits: Any, shared: Any, quad_of: Any) -> Any:
 
 @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
 def product(
-    context: Any, lanes: Any, count: Any, bits: Any, shared: Any,
+    context: Any, lanes: Any, count: Any, bits: Any, shared: Any, shuffled: Any,
     depth: Any, values: Any, offsets: Any, rows: Any, counts: Any, first: Any, last: Any, tile: Any, out: Any,
 ) -> Any:  # fmt: skip
     """Add values × tile rows to the output rows of quads first..last.
@@ -230,6 +229,7 @@ def product(
         context: numba's.
         lanes, count, bits: shape of a row of the tile, constants.
         shared: whether the four rows of a quad share their columns, a constant.
+        shuffled: whether the four weights of a step are loaded together, a constant.
         depth: registers of a row in use, `count` at most.
         values: address of the kept weights, four a step.
         offsets: address of the inputs' distances in the tile.
@@ -259,7 +259,7 @@ def product(
                 loaded = emit.vectors(found[0]) if shared else []
                 place = emit.plus(values, emit.times(at, ROWS * emit.bytes))
                 emit.prefetch(emit.plus(place, _AHEAD))
-                weights = emit.spread_four(place)
+                weights = emit.spread_four(place, bool(shuffled.literal_value))
                 became = []
                 for r, weight in enumerate(weights):
                     for z, x in enumerate(loaded or emit.vectors(found[r])):
@@ -272,7 +272,7 @@ def product(
 
         return quad
 
-    return _panel(lanes, count, bits, shared, quad_of)
+    return _panel(lanes, count, bits, shared, quad_of, shuffled)
 
 
 @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from iftplan.base.errors import InputError
@@ -19,11 +20,13 @@ class Vectors:
         lanes: values in one register.
         count: registers side by side; a tile is `lanes * count` columns wide.
         bits: of a value, 32 or 64.
+        shuffled: whether four weights are loaded together and spread by shuffles, instead of one load for each.
     """
 
     lanes: int
     count: int
     bits: int = 32
+    shuffled: bool = True
 
     @property
     def bytes(self) -> int:
@@ -61,7 +64,22 @@ def vectors_of(instructions: str, bits: int = 32) -> Vectors:
             f"unknown instructions {instructions!r}; kernels are made for {', '.join(_BY_NAME)}."
         )
     width, count = _BY_NAME[instructions]
-    return Vectors(width // bits, count, bits)
+    return Vectors(
+        width // bits, count, bits, bits == 32 and (width == 256 or (width == 512 and _loads_are_dear()))
+    )
+
+
+@lru_cache(maxsize=1)
+def _loads_are_dear() -> bool:
+    """Whether a processor with AVX-512 has a shuffle to spare sooner than a load.
+
+    AMD's has; on Intel's, one of the two units that multiply shuffles too, and scalars are loaded beside vectors.
+    """
+    try:
+        from llvmlite import binding
+    except ImportError:
+        return True
+    return bool(binding.get_host_cpu_name().startswith("znver"))
 
 
 def instructions_here() -> str:
