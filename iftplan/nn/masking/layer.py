@@ -57,7 +57,8 @@ class Layer:
 
     def counts(self, chosen: Tensor) -> Tensor:
         """Number of chosen units in each row, over all processes that have parts of it."""
-        own = chosen.sum(1)
+        # of one row several times faster than its sum
+        own = chosen.count_nonzero().view(1) if len(chosen) == 1 else chosen.sum(1)
         return own if self.spread is None else self.spread.summed(own)
 
     def best(self, scores: Tensor, count: int) -> Tensor:

@@ -106,7 +106,7 @@ class Subject:
 
     def finite(self, values: Iterable[Tensor]) -> bool:
         """Whether all numbers are finite, on every process."""
-        return self.ranks.all(all(bool(x.isfinite().all()) for x in values), self.device)
+        return self.ranks.all(all(map(_finite, values)), self.device)
 
     def changes(
         self,
@@ -161,3 +161,8 @@ class Subject:
             view.weight.experts,
             spread=view.spread(),
         )
+
+
+def _finite(x: Tensor) -> bool:
+    """Whether all numbers are; the extremes say so, and are found many times faster than each number is looked at."""
+    return not x.numel() or all(bool(extreme.isfinite()) for extreme in x.aminmax())

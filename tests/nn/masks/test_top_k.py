@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from iftplan.nn.masks import top_k
 from iftplan.nn.masks.top_k import excluding, top_k_mask
 
 few = st.integers(0, 3).map(float)  # many ties
@@ -66,6 +67,38 @@ def test_long_rows_are_counted_and_come_out_as_sorted(dtype: torch.dtype, spread
     for count in (1, 2, 500, 5000, int((scores >= 0).sum()), 39_999):
         expected = torch.zeros_like(scores, dtype=torch.bool).scatter_(1, order[:, :count], True)
         assert torch.equal(top_k_mask(scores, count), expected), count
+
+
+SHAPES = {
+    "even": lambda r: r,
+    "all alike": torch.zeros_like,
+    "few values": lambda r: (8 * r).floor(),
+    "mostly excluded": lambda r: excluding(r, r < 0.97),
+    "ascending": lambda r: r.sort().values,
+    "large ones between the sampled ones": lambda r: r + (torch.arange(len(r)) % 16 == 5),
+    "large ones at the sampled places": lambda r: r + (torch.arange(len(r)) % 16 == 0),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_a_guessed_threshold_changes_nothing(shape: str, dtype: torch.dtype) -> None:
+    """A million scores and more, of which few are chosen: what is likely is looked at alone, or the guess is dropped."""
+    numbers = torch.rand(16 * 65_536 + 7, generator=torch.Generator().manual_seed(3))
+    scores = SHAPES[shape](numbers).to(dtype)
+    order = scores.argsort(descending=True, stable=True)
+    for count in (1, 1000, len(scores) // 40, len(scores) // 9):
+        chosen = top_k_mask(scores.view(1, -1), count).view(-1)
+        assert torch.equal(chosen.nonzero().view(-1), order[:count].sort().values)
+
+
+def test_guesses_are_close_where_scores_are_spread_and_dropped_where_a_sample_misleads() -> None:
+    numbers = torch.rand(16 * 65_536 + 7, generator=torch.Generator().manual_seed(3))
+    count = len(numbers) // 40
+    found = top_k._likely(SHAPES["even"](numbers), count)
+    assert found is not None and count <= len(found) < 1.2 * count
+    assert top_k._likely(SHAPES["all alike"](numbers), count) is None
+    assert top_k._likely(SHAPES["large ones at the sampled places"](numbers), len(numbers) // 9) is None
 
 
 def test_rows_are_chosen_by_themselves() -> None:
