@@ -1,6 +1,6 @@
 """What an epoch of CIFAR-10 takes: dense, masked-dense and in sparse execution, one thread.
 
-    python benchmarks/epoch.py [--models resnet8-cifar:128,resnet18-cifar:16] [--sparsities 3/4,0.9] [--rounds 5]
+    python benchmarks/epoch.py [--models resnet8-cifar:128,resnet18-cifar:16] [--sparsities 3/4,0.9] [--executions dense,masked-dense,sparse,compact] [--rounds 5]
 
 Each model is named with its batch. Training steps as `iftplan train` takes them (SGD with Nesterov momentum, RigL with ΔT = 100, masks held
 after every step) on random images, in interleaved rounds of processor time; steps that update masks are timed apart, as they compute
@@ -11,7 +11,7 @@ evaluation.
 import argparse
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
@@ -38,6 +38,7 @@ def main() -> None:
     )
     parser.add_argument("--models", default="resnet8-cifar:128,resnet18-cifar:16")
     parser.add_argument("--sparsities", default="3/4,0.9")
+    parser.add_argument("--executions", default="dense,masked-dense,sparse,compact", help="dense among them")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -46,21 +47,30 @@ def main() -> None:
         spec = ift.read_model(f"zoo:{model}")
         for sparsity in given.sparsities.split(","):
             plan = ift.plan(spec, "wide", sparsity)
-            epoch(f"{model}, wide at {sparsity}", plan, spec.source, int(batch or 128), given.rounds)
+            epoch(
+                f"{model}, wide at {sparsity}",
+                plan,
+                spec.source,
+                int(batch or 128),
+                given.rounds,
+                given.executions.split(","),
+            )
 
 
-def epoch(title: str, plan: Plan, source: str, batch: int, rounds: int) -> None:
+def epoch(title: str, plan: Plan, source: str, batch: int, rounds: int, asked: Sequence[str]) -> None:
     dense = ift_nn.build(source, device="cpu").to(memory_format=torch.channels_last).train()
     masked = ift_nn.apply(plan, dense).to(memory_format=torch.channels_last).train()
-    networks = {
-        "dense": dense,
-        "masked-dense": masked,
-        "sparse": ift_nn.execute_sparse_(copy.deepcopy(masked)),
-        "compact": ift_nn.execute_sparse_(copy.deepcopy(masked)),
+    made = {
+        "dense": lambda: dense,
+        "masked-dense": lambda: masked,
+        "sparse": lambda: ift_nn.execute_sparse_(copy.deepcopy(masked)),
+        "compact": lambda: ift_nn.execute_sparse_(copy.deepcopy(masked)),
     }
+    networks = {name: made[name]() for name in asked}
     images = torch.randn(batch, 3, 32, 32).to(memory_format=torch.channels_last)
     ordinary = {name: stepping(name, net, images, NEVER) for name, net in networks.items()}
-    networks["compact"] = copy.deepcopy(networks["sparse"])
+    if "compact" in networks:  # whose layers are compact by now
+        networks["compact"] = made["compact"]()
     updating = {name: stepping(name, net, images, ALWAYS) for name, net in networks.items()}
     none = dict.fromkeys(networks, 0)
     found = {timing.backend: timing for timing in race(ordinary, none, {}, rounds, 1)}
