@@ -20,7 +20,9 @@ class SparseRows(SparseLayer):
         if pattern is None:
             dense: Tensor = super().forward(x)
             return dense
-        return sparse_linear(x, self.weight.T, self.bias, pattern, self._values())
+        return sparse_linear(
+            x, self.weight.T, self.bias, pattern, self._values(), dense_gradient=self.dense_gradient
+        )
 
 
 class CompactRows(CompactLayer):

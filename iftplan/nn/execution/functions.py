@@ -21,7 +21,13 @@ from iftplan.nn.execution.sparsity import Pattern, as_array
 
 
 def sparse_linear(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, pattern: Pattern, values: Tensor | None = None
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    pattern: Pattern,
+    values: Tensor | None = None,
+    *,
+    dense_gradient: bool = False,
 ) -> Tensor:
     """`torch.nn.functional.linear` with what a pattern keeps of the weight.
 
@@ -31,15 +37,15 @@ def sparse_linear(
         bias: (outputs,), or None.
         pattern: of the weight's mask.
         values: of the weight in the pattern's order (`kept_values`), instead of the weight.
+        dense_gradient: whether the weight's gradient is computed off the mask too, which needs the weight.
 
     Raises:
         InputError: sizes or types are not the pattern's.
     """
     _check(x, x.shape[-1], bias, pattern, values)
     flat = x.reshape(-1, x.shape[-1])
-    y: Tensor = _Product.apply(  # type: ignore[no-untyped-call]
-        flat, _kept(weight, pattern, values), bias, pattern, samples(len(flat))
-    )
+    swept = pattern, samples(len(flat)), (0, 0)
+    y = _swept(flat, weight, bias, values, swept, dense_gradient=dense_gradient)
     return y.view(*x.shape[:-1], -1)
 
 
@@ -50,6 +56,8 @@ def sparse_conv2d(
     pattern: Pattern,
     padding: Pair = (0, 0),
     values: Tensor | None = None,
+    *,
+    dense_gradient: bool = False,
 ) -> Tensor:
     """`torch.nn.functional.conv2d` (one group) with what a pattern keeps of the weight; channels-last inside.
 
@@ -60,6 +68,7 @@ def sparse_conv2d(
         pattern: of the weight's mask, with stride and dilation.
         padding: zeros on both sides.
         values: of the weight in the pattern's order (`kept_values`), instead of the weight.
+        dense_gradient: whether the weight's gradient is computed off the mask too, which needs the weight.
 
     Raises:
         InputError: sizes or types are not the pattern's, or the kernel is larger than the padded input.
@@ -72,9 +81,7 @@ def sparse_conv2d(
     _check(x, channels, bias, pattern, values)
     windows = convolution(images, (height, width), pattern.kernel, pattern.stride, padding, pattern.dilation)
     pixels = x.permute(0, 2, 3, 1)
-    y: Tensor = _Product.apply(  # type: ignore[no-untyped-call]
-        pixels, _kept(weight, pattern, values), bias, pattern, windows
-    )
+    y = _swept(pixels, weight, bias, values, (pattern, windows, padding), dense_gradient=dense_gradient)
     return y.view(images, *windows.target, -1).permute(0, 3, 1, 2)
 
 
@@ -121,11 +128,23 @@ def _bits(tensor: Tensor) -> int:
     return 8 * tensor.element_size() if tensor.is_floating_point() else 0
 
 
-def _kept(weight: Tensor | None, pattern: Pattern, values: Tensor | None) -> Tensor:
-    if values is not None:
-        return values
-    assert weight is not None
-    return kept_values(weight, pattern)
+_Sweep = tuple[Pattern, ConvolutionWindows, Pair]
+"""A mask, how its weight sweeps over the source, and with how many zeros around."""
+
+
+def _swept(
+    source: Tensor, weight: Tensor | None, bias: Tensor | None, values: Tensor | None, sweep: _Sweep, *, dense_gradient: bool
+) -> Tensor:  # fmt: skip
+    pattern, windows, _ = sweep
+    y: Tensor
+    if dense_gradient and weight is not None:
+        y = _Graded.apply(source, weight, bias, *sweep)  # type: ignore[no-untyped-call]
+    else:
+        if values is None:
+            assert weight is not None
+            values = kept_values(weight, pattern)
+        y = _Product.apply(source, values, bias, pattern, windows)  # type: ignore[no-untyped-call]
+    return y
 
 
 class _Collect(Function):
@@ -170,29 +189,83 @@ class _Product(Function):
         pattern: Pattern,
         windows: ConvolutionWindows,
     ) -> Tensor:
-        held = as_array(values)
-        added = np.empty(0, held.dtype) if bias is None else as_array(bias)
         ctx.pattern, ctx.windows = pattern, windows
         ctx.save_for_backward(source, values)
-        target = product(pattern.forward, held, as_array(source), windows, added, torch.get_num_threads())
-        return torch.from_numpy(target).view(windows.columns, -1)
+        return _forward(source, values, bias, pattern, windows)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
         source, values = ctx.saved_tensors
-        pattern, windows, threads = ctx.pattern, ctx.windows, torch.get_num_threads()
-        array = as_array(gradient)
+        pattern, windows = ctx.pattern, ctx.windows
         to_source = to_values = to_bias = None
         if ctx.needs_input_grad[0]:
-            turned = pattern.backward.values(as_array(values), threads)
-            none = np.empty(0, turned.dtype)
-            found = product(pattern.backward, turned, array, windows.backwards, none, threads)
-            to_source = torch.from_numpy(found).view(source.shape)
+            to_source = _to_source(gradient, source, values, pattern, windows)
         if ctx.needs_input_grad[1]:
+            array, threads = as_array(gradient), torch.get_num_threads()
             sums = correlation(pattern.forward, as_array(source), array, windows, threads)
             sums[pattern.padding] = 0
             to_values = torch.from_numpy(sums)
         if ctx.needs_input_grad[2]:
             to_bias = gradient.sum(0)
         return to_source, to_values, to_bias, None, None
+
+
+class _Graded(Function):
+    """The same of a dense weight, whose gradient is computed everywhere: what growth by gradients looks at."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        source: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        pattern: Pattern,
+        windows: ConvolutionWindows,
+        padding: Pair,
+    ) -> Tensor:
+        values = kept_values(weight.detach(), pattern)
+        ctx.pattern, ctx.windows, ctx.padding = pattern, windows, padding
+        ctx.save_for_backward(source, weight, values)
+        return _forward(source, values, bias, pattern, windows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        source, weight, values = ctx.saved_tensors
+        pattern, windows = ctx.pattern, ctx.windows
+        to_source = to_weight = to_bias = None
+        if ctx.needs_input_grad[0]:
+            to_source = _to_source(gradient, source, values, pattern, windows)
+        if ctx.needs_input_grad[1] and weight.dim() == 2:
+            to_weight = gradient.T @ source
+        elif ctx.needs_input_grad[1]:
+            images = gradient.view(windows.images, *windows.target, -1).permute(0, 3, 1, 2)
+            _, to_weight, _ = torch.ops.aten.convolution_backward(
+                images, source.permute(0, 3, 1, 2), weight, None, pattern.stride, ctx.padding, pattern.dilation,
+                False, (0, 0), 1, (False, True, False),
+            )  # fmt: skip
+        if ctx.needs_input_grad[2]:
+            to_bias = gradient.sum(0)
+        return to_source, to_weight, to_bias, None, None, None
+
+
+def _forward(
+    source: Tensor, values: Tensor, bias: Tensor | None, pattern: Pattern, windows: ConvolutionWindows
+) -> Tensor:
+    """(columns, outputs)."""
+    held = as_array(values)
+    added = np.empty(0, held.dtype) if bias is None else as_array(bias)
+    target = product(pattern.forward, held, as_array(source), windows, added, torch.get_num_threads())
+    return torch.from_numpy(target).view(windows.columns, -1)
+
+
+def _to_source(
+    gradient: Tensor, source: Tensor, values: Tensor, pattern: Pattern, windows: ConvolutionWindows
+) -> Tensor:
+    """Gradient of the source, in its shape."""
+    threads = torch.get_num_threads()
+    turned = pattern.backward.values(as_array(values), threads)
+    none = np.empty(0, turned.dtype)
+    found = product(pattern.backward, turned, as_array(gradient), windows.backwards, none, threads)
+    return torch.from_numpy(found).view(source.shape)

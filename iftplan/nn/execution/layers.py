@@ -36,7 +36,7 @@ class SparseLayer(nn.Module):
             return None
         if self.frozen is not None:
             return self.frozen[0]
-        if self.dense_gradient or not has_mask(self, "weight"):
+        if not has_mask(self, "weight"):
             return None
         mask = cast(Tensor, self._buffers[MASK])
         if self._packed is None or self._packed[0] is not mask or self._packed[1] != mask._version:
@@ -44,6 +44,11 @@ class SparseLayer(nn.Module):
             packed = packed_mask(self, mask) if pays else None
             self._packed = mask, mask._version, packed
         return self._packed[2]
+
+    def holds_(self, pattern: Pattern) -> None:
+        """Take a pattern for that of the mask as it is now, instead of packing it again."""
+        mask = cast(Tensor, self._buffers[MASK])
+        self._packed = mask, mask._version, pattern
 
     def _values(self) -> Any:
         return None if self.frozen is None else self.frozen[1]
@@ -70,7 +75,9 @@ class SparseLinear(SparseLayer, nn.Linear):
         pattern = self._pattern(x)
         if pattern is None:
             return nn.Linear.forward(self, x)
-        return sparse_linear(x, self.weight, self.bias, pattern, self._values())
+        return sparse_linear(
+            x, self.weight, self.bias, pattern, self._values(), dense_gradient=self.dense_gradient
+        )
 
 
 class SparseConv2d(SparseLayer, nn.Conv2d):
@@ -82,7 +89,9 @@ class SparseConv2d(SparseLayer, nn.Conv2d):
         if pattern is None:
             return nn.Conv2d.forward(self, x)
         padding = cast(tuple[int, int], self.padding)
-        return sparse_conv2d(x, self.weight, self.bias, pattern, padding, self._values())
+        return sparse_conv2d(
+            x, self.weight, self.bias, pattern, padding, self._values(), dense_gradient=self.dense_gradient
+        )
 
 
 class CompactLayer(nn.Module):

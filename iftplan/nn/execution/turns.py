@@ -7,7 +7,7 @@ among all: layers then become dense, the optimizer's state with them, and compac
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,8 @@ from torch.optim import Optimizer
 from iftplan.nn.execution.compaction import become_compact_, become_dense_, compactable, spread_values
 from iftplan.nn.execution.execute import execute_dense_, execute_sparse_
 from iftplan.nn.execution.functions import kept_values
-from iftplan.nn.execution.layers import MASK
+from iftplan.nn.execution.layers import MASK, SparseLayer
+from iftplan.nn.execution.sparsity import Pattern
 from iftplan.nn.layers.branches import is_conv1d
 
 
@@ -61,9 +62,11 @@ class Turns:
         if not self._are_compact:
             return
         self._are_compact = False
+        packed: dict[nn.Module, Pattern] = {}
         for module, strides in self._strides.items():
             layer: Any = module
             values, pattern = layer.values, layer.pattern
+            packed[module] = pattern
             become_dense_(layer)
             layer.weight.data = _lying(layer.weight.data, strides)
 
@@ -75,6 +78,8 @@ class Turns:
             self._swap_(values, layer.weight, spread)
         self._strides.clear()
         execute_sparse_(self._model)
+        for module, pattern in packed.items():
+            cast("SparseLayer", module).holds_(pattern)
 
     def _swap_(self, old: nn.Parameter, new: nn.Parameter, turned: Callable[[Tensor], Tensor]) -> None:
         """Let the optimizer move another parameter, with the state of the one before."""

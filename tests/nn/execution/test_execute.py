@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from iftplan.base.errors import InputError
+from iftplan.nn.application.sparsify import sparsify
 from iftplan.nn.execution.compaction import compact_, expand_
 from iftplan.nn.execution.execute import dense_gradients_, execute_dense_, execute_sparse_
 from iftplan.nn.execution.layers import CompactConv2d, CompactLinear, SparseConv2d, SparseLinear
@@ -89,6 +90,34 @@ def test_growth_needs_the_dense_gradient_and_gets_it() -> None:
     dense_gradients_(model, True)
     model(images()).sum().backward()
     assert weight.grad[~model[3].weight_mask].any()
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_dense_gradients_are_those_of_the_dense_layers_while_the_rest_stays_sparse(
+    memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of strided, dilated and padded convolutions and of linear layers, and of what comes before them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 12, 3, padding=1), nn.Conv2d(12, 20, (3, 2), stride=(2, 1), padding=(2, 0), dilation=(1, 2)), nn.Flatten(),
+        nn.Linear(20 * 5 * 6, 10),
+    ).double()  # fmt: skip
+    model = model.to(memory_format=memory_format)  # type: ignore[call-overload]
+    dense = sparsify(model, "3/4", keep_dense=None)
+    sparse = execute_sparse_(copy.deepcopy(dense))
+    dense_gradients_(sparse, True)
+    x = torch.randn(5, 3, 8, 8, dtype=torch.float64)
+
+    def gradients(network: nn.Module) -> list[Any]:
+        given = x.clone().requires_grad_()
+        network(given).square().sum().backward()
+        return [given.grad, *(p.grad for p in network.parameters())]
+
+    expected = gradients(dense)
+    for kind in (nn.Conv2d, nn.Linear):
+        monkeypatch.delattr(kind, "forward")
+    for ours, theirs in zip(gradients(sparse), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def test_a_changed_mask_is_packed_again() -> None:
