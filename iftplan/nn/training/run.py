@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 import torch
 
 from iftplan.base.documents import Document, dumps, write_text
+from iftplan.base.memory import keep_memory
 from iftplan.nn.timing.peak import measured_peak
 from iftplan.nn.training.loop import Loop, Watcher
 from iftplan.nn.training.parallel.links import watched_links
@@ -65,6 +66,8 @@ def execute(
     began = monotonic()
     with watched_links(run.training.timeout):
         loop = start(run, plan, document, directory, source=source, say=say, loggers=list(loggers))
+    if loop.fabric.device.type == "cpu":
+        keep_memory()
     first = loop.fabric.is_global_zero
     patience = _PATIENCE if resume is None else 0
     with claim(directory, fresh=resume is False, patience=patience) if first else nullcontext():
