@@ -318,7 +318,7 @@ REMEMBERING: dict[str, Any] = {
     "mask decay": nn.MaskDecay(0.3, begin=2, refresh=2),
     "structure decay": nn.StructureDecay(6, begin=2, refresh=2),
     "CAST": nn.CAST(0.05, refresh=2, end=4),
-    "SaRA": nn.SaRA(refresh=2),
+    "SaRA": nn.SaRA(refresh=2, nuclear=0.02),
 }
 """Algorithms that keep tensors beside the model: dense weights, averages, the weights of the beginning."""
 STRUCTURES = {"structure decay": "1:3+pad"}

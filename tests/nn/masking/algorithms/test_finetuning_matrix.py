@@ -40,7 +40,7 @@ METHODS: dict[str, tuple[Algorithm, tuple[str, ...]]] = {
     "structure decay, geometric": (StructureDecay(20, begin=3, shape="geometric"), ("2:4",)),
     "CAST": (CAST(0.05, refresh=3, end=20), ROWS),
     "SaRA": (SaRA(), ROWS),
-    "SaRA, chosen again": (SaRA(refresh=5), ROWS),
+    "SaRA, chosen again": (SaRA(refresh=5, nuclear=0.01), ROWS),
     "adapters": (Static(), (*ROWS, "2:4T")),
 }
 MAKERS: dict[str, tuple[Any, dict[str, Any]]] = {
