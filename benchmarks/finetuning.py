@@ -102,7 +102,7 @@ PRUNERS, SPARSITIES, PATTERNS = (
     ("0.5", "0.75", "0.9"),
     {"2:4": "0.5", "1:4": "0.75"},
 )
-CAST = (Arm("cast", decay=0.005), Arm("cast", optimizer="adams", rate=0.005))
+CAST = (Arm("cast", decay=0.005), Arm("cast", optimizer="adams", rate=0.005, decay=0.005))
 """By SGD, where λ is a part of the gradient, and by the paper's optimizer, where weights shrink by the learning rate."""
 EXPERIMENTS: Mapping[str, tuple[Arm, ...]] = MappingProxyType(
     {
@@ -138,19 +138,19 @@ def macs_of(arm: Arm, steps: int) -> int:
     cost = TrainingCost.of(plan)
     if arm.method == "dense":
         return steps * cost.dense_step
-    config = MethodConfig(arm.method, interval=INTERVAL)  # type: ignore[arg-type]
+    config = MethodConfig(arm.method, interval=INTERVAL)
     structure = parse_mask(plan.mask)
     algorithm: Any = algorithm_of(config, steps, structure)
     match arm.method:
         case "static":
             return steps * cost.step()
         case "rigl":
-            updates = sum(algorithm.due(step) for step in range(steps))
+            updates = sum(bool(algorithm.due(step)) for step in range(steps))
             return (steps - updates) * cost.step() + updates * cost.step(dense_gradient=True)
         case "srste":
             return steps * cost.step(dense_gradient=True)
         case "cast":  # every weight computes until the end of its schedule
-            dense = min(steps, algorithm.arrival)
+            dense = min(steps, int(algorithm.arrival))
             return dense * 3 * cost.opened + (steps - dense) * cost.step(dense_gradient=True)
         case "structure-decay":
             assert isinstance(structure, NM)

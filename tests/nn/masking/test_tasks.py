@@ -144,7 +144,11 @@ def test_frozen_weights_need_no_gradients_in_the_ledger() -> None:
 
 
 OPTIMIZED = {name: OPTIMIZERS[name] for name in ("SGD", "Adam foreach", "AdamW amsgrad")}
-METHODS = {"static": Static(), "SET": SET(interval=2, end=10), "RigL": RigL(interval=2, end=10)}
+METHODS: dict[str, Algorithm] = {
+    "static": Static(),
+    "SET": SET(interval=2, end=10),
+    "RigL": RigL(interval=2, end=10),
+}
 METHODS |= {"MEST": MEST(interval=2, end=10), "SNFS": SNFS(interval=2, end=10, redistribution="none")}
 
 
@@ -197,8 +201,10 @@ def test_a_run_that_is_resumed_in_its_second_task_ends_at_the_same_bits(method: 
 
     other = TaskMasks(masked(0.5), seed=7)
     again = Run.begun(other, method, optimizer)
-    for part, state in zip((other.model, other, again.optimizer, again.masks), kept, strict=True):
-        part.load_state_dict(state)
+    other.model.load_state_dict(kept[0])
+    other.load_state_dict(kept[1])
+    again.optimizer.load_state_dict(kept[2])
+    again.masks.load_state_dict(kept[3])
     again.go_on(1, 5, STEPS)
     again.end()
     assert other.names == ("first", "second")

@@ -28,7 +28,8 @@ def nuclear_gradient(matrix: Tensor) -> Tensor:
     """
     left, values, right = torch.linalg.svd(matrix, full_matrices=False)
     floor = values.amax(-1, keepdim=True) * max(matrix.shape[-2:]) * torch.finfo(matrix.dtype).eps
-    return (left * (values > floor).unsqueeze(-2)) @ right
+    product: Tensor = (left * (values > floor).unsqueeze(-2)) @ right
+    return product
 
 
 class Chosen:
