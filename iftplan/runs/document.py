@@ -110,6 +110,7 @@ ADDED: tuple[tuple[str, str], ...] = (
     ("start", "freeze"),
     ("start", "drop"),
     ("start", "redraw"),
+    ("method", "nuclear"),
     ("adapters", "rank"),
     ("adapters", "layers"),
     ("adapters", "scale"),

@@ -236,6 +236,7 @@ class MethodConfig:
             "snfs", else "none".
         smoothing: α of the average of gradients by which "snfs" grows.
         margin: part of all weights that "top-kast" trains beyond those it computes with.
+        nuclear: λ of the nuclear norm of the weights that "sara" trains; 0 for none.
         input_gradient: what the ledger charges for input gradients: "sparse" as the forward pass, "dense", or by
             "structure": sparse where the transposed mask has the structure too.
     """
@@ -266,6 +267,7 @@ class MethodConfig:
     importance: Size = 0.01
     soft: bool = False
     margin: Part = 0.3
+    nuclear: Size = 0.0
     redistribution: Literal["none", "momentum", "magnitude", "nonzeros"] | None = None
     smoothing: Below1 = 0.9
     input_gradient: InputGradient = "structure"

@@ -21,12 +21,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from iftplan.base.arguments import check_arguments
-from iftplan.base.errors import InputError
+from iftplan.base.errors import InputError, StaleError
 from iftplan.masks import Unstructured
 from iftplan.nn.layers.initial_weights import fans_of, initialise_, kaiming
 from iftplan.nn.masks.masked_weights import SUFFIX, MaskedWeight, masked_weights, noted_structure, stream
@@ -200,6 +201,38 @@ class TaskMasks:
             own[key].copy_(value)
         return self.model
 
+    def state_dict(self) -> dict[str, Any]:
+        """State that a resumed run needs beside the model's: masks, values and own tensors of every task so far."""
+        return {
+            "seed": self.seed,
+            "present": self._present,
+            "values": dict(self._values),
+            "taken": dict(self._taken),
+            "masks": {task: dict(masks) for task, masks in self._masks.items()},
+            "own": {task: dict(own) for task, own in self._own.items()},
+            "trained": dict(self._trained),
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a state; load the model's own state first.
+
+        Args:
+            state: of `state_dict`, of the same model.
+
+        Raises:
+            StaleError: the state is of another model, or of something else.
+        """
+        shapes = {name: value.shape for name, value in self._values.items()}
+        if {name: value.shape for name, value in state.get("values", {}).items()} != shapes:
+            raise StaleError("the tasks' state is of another model: its masked weights differ.")
+        like = {**self._values, **self._outside()}
+        self.seed, self._present = int(state["seed"]), state["present"]
+        self._values, self._taken = _beside(state["values"], like), _beside(state["taken"], like)
+        self._masks = {task: _beside(masks, like) for task, masks in state["masks"].items()}
+        self._own = {task: _beside(own, like) for task, own in state["own"].items()}
+        self._trained = dict(state["trained"])
+
     @property
     def capacity(self) -> Capacity:
         """Weights that the finished tasks use, those that several share counted once."""
@@ -215,3 +248,8 @@ class TaskMasks:
         """Parameters and buffers that no mask covers, by name; they are the model's own tensors."""
         names = {*self._weights, *(name + SUFFIX for name in self._weights)}
         return {name: value for name, value in self.model.state_dict().items() if name not in names}
+
+
+def _beside(stored: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of stored tensors, each where the model has its own of that name."""
+    return {name: value.detach().to(like[name].device, copy=True) for name, value in stored.items()}

@@ -101,6 +101,20 @@ def test_both_ranks_recycle_the_same_neurons(ranks: Reports) -> None:
 
 
 @pytest.mark.slow
+def test_both_ranks_learn_the_same_tasks(ranks: Reports) -> None:
+    """As one process does with whole batches, whose sums are taken in another order."""
+    torch.set_num_threads(1)
+    model = scenarios.sparse()
+    alone = scenarios.learn_tasks(model, model)
+    first, second = both(ranks, "several_tasks")
+    assert first == second
+    assert first["digests"][:4] == alone["digests"][:4]
+    assert len(set(first["digests"])) > 4
+    assert first["answers"][0] != first["answers"][1]
+    assert first["answers"][0] == pytest.approx(alone["answers"][0], abs=1e-4)
+
+
+@pytest.mark.slow
 def test_sharded_and_replicated_training_agree(ranks: Reports) -> None:
     replicated, sharded = next(both(ranks, "data_parallel")), next(both(ranks, "fully_sharded"))
     assert replicated["digests"] == sharded["digests"]
@@ -215,7 +229,7 @@ def test_a_fingerprint_depends_on_entries_and_not_on_strides() -> None:
 def test_what_is_kept_beside_a_model_is_the_same_on_both_ranks(ranks: Reports, name: str) -> None:
     """Under DDP and in FSDP2's parts, and continued from a state of either."""
     algorithm = scenarios.REMEMBERING[name]
-    model = scenarios.sparse(dense_start=algorithm.starts_dense)
+    model = scenarios.sparse(dense_start=algorithm.starts_dense, structure=scenarios.STRUCTURES.get(name))
     masks = nn.Masking(model, scenarios.adam(model), algorithm)
     alone = scenarios.train(model, model, masks, range(9))
     first, second = both(ranks, "remembering")

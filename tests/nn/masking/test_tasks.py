@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import islice
 
 import pytest
 import torch
@@ -12,9 +14,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import iftplan as ift
-from iftplan.base.errors import InputError
+from iftplan.base.errors import InputError, StaleError
 from iftplan.nn import (
+    MEST,
     SET,
+    SNFS,
     Algorithm,
     Masking,
     RigL,
@@ -27,6 +31,7 @@ from iftplan.nn import (
     weights_by_layer,
 )
 from iftplan.runs.costs.training_cost import TrainingCost
+from tests.support.mask_matrix import OPTIMIZERS
 
 STEPS = 12
 
@@ -136,6 +141,79 @@ def test_frozen_weights_need_no_gradients_in_the_ledger() -> None:
     groups = weights_by_layer(plan, tasks.model)
     found = step_macs(TrainingCost.of(plan), groups, replace(masks.taken, reached=tasks.trained()), 7)
     assert found == 7 * (3 * (6 * 20 + 20 * 3) + 2 * 300 + 100)
+
+
+OPTIMIZED = {name: OPTIMIZERS[name] for name in ("SGD", "Adam foreach", "AdamW amsgrad")}
+METHODS: dict[str, Algorithm] = {
+    "static": Static(),
+    "SET": SET(interval=2, end=10),
+    "RigL": RigL(interval=2, end=10),
+}
+METHODS |= {"MEST": MEST(interval=2, end=10), "SNFS": SNFS(interval=2, end=10, redistribution="none")}
+
+
+@dataclass
+class Run:
+    """Training of several tasks, in progress."""
+
+    tasks: TaskMasks
+    optimizer: torch.optim.Optimizer
+    masks: Masking
+
+    @classmethod
+    def begun(cls, tasks: TaskMasks, method: str, optimizer: str) -> Run:
+        make, options = OPTIMIZED[optimizer]
+        stepper = make(tasks.model.train().parameters(), **options)
+        return cls(tasks, stepper, Masking(tasks.model, stepper, METHODS[method], steps=STEPS))
+
+    def go_on(self, seed: int, first: int, last: int) -> None:
+        for x, y in islice(batches(seed), first, last):
+            self.optimizer.zero_grad()
+            cross_entropy(self.tasks.model(x), y).backward()
+            self.masks.step()
+            self.optimizer.step()
+            self.tasks.hold_()
+
+    def end(self) -> None:
+        self.masks.finish()
+        self.tasks.finish_()
+
+    def answers(self) -> list[Tensor]:
+        x = torch.randn(9, 6, generator=torch.Generator().manual_seed(5))
+        return [self.tasks.use_(name).eval()(x) for name in self.tasks.names]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZED)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_that_is_resumed_in_its_second_task_ends_at_the_same_bits(method: str, optimizer: str) -> None:
+    tasks = TaskMasks(masked(0.5))
+    tasks.begin_("first")
+    run = Run.begun(tasks, method, optimizer)
+    run.go_on(0, 0, STEPS)
+    run.end()
+    tasks.begin_("second")
+    run = Run.begun(tasks, method, optimizer)
+    run.go_on(1, 0, 5)
+    parts = (tasks.model, tasks, run.optimizer, run.masks)
+    kept = copy.deepcopy([part.state_dict() for part in parts])
+    run.go_on(1, 5, STEPS)
+    run.end()
+
+    other = TaskMasks(masked(0.5), seed=7)
+    again = Run.begun(other, method, optimizer)
+    other.model.load_state_dict(kept[0])
+    other.load_state_dict(kept[1])
+    again.optimizer.load_state_dict(kept[2])
+    again.masks.load_state_dict(kept[3])
+    again.go_on(1, 5, STEPS)
+    again.end()
+    assert other.names == ("first", "second")
+    assert other.capacity == tasks.capacity
+    assert all(map(torch.equal, run.answers(), again.answers()))
+    (weight,) = masked_weights(run.tasks.use_("second"))
+    assert int(weight.mask.sum()) == 200
+    with pytest.raises(StaleError, match="of another model"):
+        TaskMasks(sparsify_(nn.Linear(4, 4), 0.5, keep_dense="none")).load_state_dict(kept[1])
 
 
 def test_what_cannot_be_is_refused() -> None:

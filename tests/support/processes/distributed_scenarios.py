@@ -49,8 +49,9 @@ def perceptron() -> torch.nn.Module:
     return torch.nn.Sequential(*(x for layer in layers for x in (layer, torch.nn.GELU())))[:-1]
 
 
-def sparse(*, dense_start: bool = False) -> torch.nn.Module:
-    plan = ift.plan(ift.read_model(perceptron(), "4x6"), None, "1/2", keep_dense=())
+def sparse(*, dense_start: bool = False, structure: str | None = None) -> torch.nn.Module:
+    spec, sparsity = ift.read_model(perceptron(), "4x6"), None if structure else "1/2"
+    plan = ift.plan(spec, None, sparsity, keep_dense=(), mask=structure)
     return nn.apply(plan, perceptron(), dense_start=dense_start)
 
 
@@ -96,8 +97,8 @@ def train(model: torch.nn.Module, forward: torch.nn.Module, masks: nn.Masking, s
     return found
 
 
-def sharded(*, dense_start: bool = False) -> torch.nn.Module:
-    model = sparse(dense_start=dense_start)
+def sharded(*, dense_start: bool = False, structure: str | None = None) -> torch.nn.Module:
+    model = sparse(dense_start=dense_start, structure=structure)
     for layer in model.children():
         if isinstance(layer, torch.nn.Linear):
             fully_shard(layer)
@@ -174,6 +175,28 @@ def recycled(_: Path) -> Any:
             )
             neurons.append({layer: list(found) for layer, found in done.layers.items()})
     return {"neurons": neurons, "off": hold(masks), "final": flat(model)}
+
+
+def several_tasks(_: Path) -> Any:
+    """Two tasks in one network, each rank with its part of every batch."""
+    model = sparse()
+    forward = DistributedDataParallel(spare_broadcasts_(model))
+    return learn_tasks(model, forward)
+
+
+def learn_tasks(model: torch.nn.Module, forward: torch.nn.Module) -> dict[str, Any]:
+    """The masks' digest after every step of two tasks, and what the network answers as each of them."""
+    shared, digests = nn.TaskMasks(model), []
+    for first, name in ((0, "first"), (20, "second")):
+        shared.begin_(name)
+        masks = nn.Masking(forward, adam(model), rigl())
+        for step in range(first, first + 6):
+            digests += train(model, forward, masks, range(step, step + 1))
+            shared.hold_()
+        masks.finish()
+        shared.finish_()
+    answers = [shared.use_(name)(batch(99)[0]).flatten().tolist() for name in shared.names]
+    return {"digests": digests, "answers": answers, "used": shared.capacity.used}
 
 
 def mean_of_ranks(sizes: Tensor) -> Tensor:
@@ -292,10 +315,14 @@ REMEMBERING: dict[str, Any] = {
     "Top-KAST": nn.TopKAST(0.2, pull=0.01, refresh=2),
     "SNFS": nn.SNFS(Updates(end=1000, interval=2)),
     "FORCE": nn.Force(rounds=7),
+    "mask decay": nn.MaskDecay(0.3, begin=2, refresh=2),
+    "structure decay": nn.StructureDecay(6, begin=2, refresh=2),
     "CAST": nn.CAST(0.05, refresh=2, end=4),
-    "SaRA": nn.SaRA(refresh=2),
+    "SaRA": nn.SaRA(refresh=2, nuclear=0.02),
 }
 """Algorithms that keep tensors beside the model: dense weights, averages, the weights of the beginning."""
+STRUCTURES = {"structure decay": "1:3+pad"}
+"""Of the masks of those that are not for unstructured ones; the last layer has seven inputs, which are two groups and a shorter one."""
 
 
 def remembering(_: Path) -> Any:
@@ -320,8 +347,8 @@ def _remembered(name: str, kind: str) -> Any:
 
 
 def _begun(name: str, kind: str) -> tuple[torch.nn.Module, torch.nn.Module, nn.Masking]:
-    dense = REMEMBERING[name].starts_dense
-    model = sharded(dense_start=dense) if kind == "fsdp" else sparse(dense_start=dense)
+    make = sharded if kind == "fsdp" else sparse
+    model = make(dense_start=REMEMBERING[name].starts_dense, structure=STRUCTURES.get(name))
     forward = DistributedDataParallel(model) if kind == "ddp" else model
     return model, forward, nn.Masking(forward, adam(model), REMEMBERING[name])
 
@@ -410,6 +437,7 @@ SCENARIOS = (
     mean_gradient,
     data_parallel,
     recycled,
+    several_tasks,
     accumulated,
     masks_differ,
     gradients_differ,

@@ -20,14 +20,17 @@ class SaRA(RunMethod):
     """Sparse fine-tuning of the weights that matter least (arXiv 2409.06633): a mask on gradients beside dense weights.
 
     Every weight computes. The masks of the plan say how many of each are trained: those with the smallest |θ| when
-    training begins, and again every `refresh` steps. The paper takes all weights below a threshold, chooses again after
-    half of the training among those that are still below it, and adds a nuclear norm to the loss, which is left out here.
+    training begins, and again every `refresh` steps. The paper takes all weights below a threshold, and chooses again after
+    half of the training among those that are still below it.
 
     Attributes:
         refresh: steps from one choice to the next; None for a single choice.
+        nuclear: λ of the nuclear norm of each matrix of trained weights, which is added to the loss so that what is learnt
+            has a low rank (equation 5); 0 for none.
     """
 
     refresh: int | None = None
+    nuclear: float = 0.0
 
     name = "sara"
     order = Order.AFTER
@@ -38,8 +41,8 @@ class SaRA(RunMethod):
 
     @classmethod
     def of(cls, asked: Asked) -> Self:
-        """Algorithm that chooses as often as the run says, or once."""
-        return cls(asked.config.refresh)
+        """Algorithm that chooses as often as the run says, or once, with the run's λ."""
+        return cls(asked.config.refresh, asked.config.nuclear)
 
     def structure_refusal(self, structure: MaskStructure) -> str:
         """Sentence on transposable tiles, within which there is no smallest weight of a row."""

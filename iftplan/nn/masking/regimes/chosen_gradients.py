@@ -8,11 +8,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from iftplan.nn.masking.algorithms.base import Algorithm
+from iftplan.nn.masking.algorithms.sara import SaRA
 from iftplan.nn.masking.masked_model import Subject
 from iftplan.nn.masking.optimizer.slots import clear_slots_
 from iftplan.nn.masking.regimes.sparse_weights import Held
-from iftplan.nn.masks.shards import local, part_of
+from iftplan.nn.masks.masked_weights import MaskedWeight, from_matrix, to_matrix
+from iftplan.nn.masks.shards import local, part_of, whole
+
+
+def nuclear_gradient(matrix: Tensor) -> Tensor:
+    """Subgradient U·Vᵀ of the nuclear norm Σσ, over the singular vectors whose σ is not zero.
+
+    Args:
+        matrix: M = U·Σ·Vᵀ, or several (…, rows, columns).
+
+    Example:
+        >>> nuclear_gradient(torch.tensor([[3.0, 0.0], [0.0, -2.0]])).round().tolist()
+        [[1.0, 0.0], [0.0, -1.0]]
+    """
+    left, values, right = torch.linalg.svd(matrix, full_matrices=False)
+    floor = values.amax(-1, keepdim=True) * max(matrix.shape[-2:]) * torch.finfo(matrix.dtype).eps
+    product: Tensor = (left * (values > floor).unsqueeze(-2)) @ right
+    return product
 
 
 class Chosen:
@@ -25,7 +42,7 @@ class Chosen:
 
     ahead = 0
 
-    def __init__(self, subject: Subject, algorithm: Algorithm) -> None:
+    def __init__(self, subject: Subject, algorithm: SaRA) -> None:
         self._subject = subject
         self._algorithm = algorithm
         self._chosen: dict[str, Tensor] = {}
@@ -53,13 +70,16 @@ class Chosen:
         """Nothing: weights that were written are trained from there."""
 
     def correct_(self, step: int, *, due: bool) -> None:
-        """Choose anew if that is due, and set the gradients of all other weights to zero, in place."""
+        """Choose anew if that is due, set the gradients of all other weights to zero and add the nuclear norm's, in place."""
         if due:
             self._choose_(step)
         for view in self._subject.views:
-            gradient = view.weight.parameter.grad
+            gradient, chosen = view.weight.parameter.grad, self._chosen[view.weight.name]
             if gradient is not None:
-                local(gradient).masked_fill_(part_of(~self._chosen[view.weight.name], gradient), 0)
+                local(gradient).masked_fill_(part_of(~chosen, gradient), 0)
+                if self._algorithm.nuclear:
+                    added = _nuclear(view.weight, chosen).to(gradient.dtype)
+                    local(gradient).add_(part_of(added, gradient), alpha=self._algorithm.nuclear)
 
     def before_(self, step: int, *, due: bool) -> bool:
         """Keep the values of the weights, which decay and momentum would move too; whether the choice has changed."""
@@ -107,3 +127,17 @@ class Chosen:
     def _take_(self, chosen: dict[str, Tensor]) -> None:
         self._chosen = chosen
         self._sizes = {name: int(mask.count_nonzero()) for name, mask in chosen.items()}
+
+
+def _nuclear(weight: MaskedWeight, chosen: Tensor) -> Tensor:
+    """Gradient of the nuclear norm of the trained weights, each matrix of a stack by itself; zero where some are not finite.
+
+    Args:
+        weight: whole on every process for the time of the call.
+        chosen: where it is trained.
+    """
+    trained = to_matrix(whole(weight.parameter.detach()).float() * chosen, weight)
+    if not trained.isfinite().all():
+        return torch.zeros_like(chosen, dtype=trained.dtype)
+    stack = trained.reshape(weight.experts, -1, trained.shape[-1])
+    return from_matrix(nuclear_gradient(stack).reshape(trained.shape), weight) * chosen

@@ -191,11 +191,12 @@ def test_what_cannot_grow_is_refused_before_anything_is_written(
     assert not (tmp_path / "run" / "run.json").exists()
 
 
-def test_two_processes_grow_alike(folder: Path) -> None:
+@pytest.mark.parametrize("how", ["gradmax", "replicas"])
+def test_two_processes_grow_alike(folder: Path, how: str) -> None:
     """Both see half of every batch, and share the gradients that choose new neurons and those that train them."""
     (folder / "together.py").write_text(TOGETHER)
     launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "together.py")
-    command = f"train {SETTINGS} {RUNS['gradmax']} --out two"
+    command = f"train {SETTINGS} {RUNS[how]} --out two-{how}"
     done = subprocess.run(
         [sys.executable, *launch, *command.split()],
         cwd=folder,
@@ -205,7 +206,7 @@ def test_two_processes_grow_alike(folder: Path) -> None:
         env=environment(),
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    one, two = (document(folder / name / "result.json") for name in ("gradmax", "two"))
+    one, two = (document(folder / name / "result.json") for name in (how, f"two-{how}"))
     for key in ("train_macs", "growth", "run_digest", "forward_macs"):
         assert one[key] == two[key]
     assert two["loss"] == pytest.approx(one["loss"], rel=0.2)

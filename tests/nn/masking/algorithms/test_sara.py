@@ -9,7 +9,7 @@ import torch
 from torch import nn, optim
 
 from iftplan.base.errors import InputError
-from iftplan.nn import Masking, SaRA, apply, weights_by_layer
+from iftplan.nn import Masking, SaRA, apply, masked_weights, sparsify_, weights_by_layer
 from iftplan.nn.masking.step_masks import step_macs
 from iftplan.runs.costs.training_cost import TrainingCost
 from tests.support.training import batches, loss_of, perceptron, planned
@@ -74,6 +74,55 @@ def test_a_resumed_run_ends_at_the_same_bits(stop: int) -> None:
     resumed.load_state_dict(saved[2])
     train(other, again, resumed, range(stop, 8))
     assert all(torch.equal(x, other.state_dict()[name]) for name, x in model.state_dict().items())
+
+
+@pytest.mark.parametrize("structure", ["unstructured", "2:4"])
+def test_the_nuclear_norm_of_the_trained_weights_is_in_the_gradient(structure: str) -> None:
+    """λ·∂‖θ⊙M‖ₙ/∂θ on M by autograd, beside the loss's own gradient; a convolution is a matrix of its windows."""
+    torch.manual_seed(0)
+    model = sparsify_(
+        nn.Sequential(nn.Conv2d(4, 6, 3), nn.Flatten(), nn.Linear(24, 8)),
+        0.5,
+        structure=structure,
+        keep_dense="none",
+        dense_start=True,
+    )
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    masks = Masking(model, optimizer, SaRA(nuclear=0.3))
+    weights = [weight.parameter for weight in masked_weights(model)]
+    model(torch.randn(2, 4, 4, 4)).square().mean().backward()
+    own = [weight.grad.clone() for weight in weights]
+    masks.step()
+    for weight, gradient, name in zip(weights, own, masks.masks(), strict=True):
+        chosen = masks.state_dict()["latent"]["trained"][name]
+        theta = weight.detach().clone().requires_grad_()
+        matrix = (theta * chosen).permute(0, 2, 3, 1) if theta.ndim == 4 else theta * chosen
+        (0.3 * torch.linalg.matrix_norm(matrix.flatten(1), "nuc")).backward()
+        torch.testing.assert_close(weight.grad, (gradient + theta.grad) * chosen, atol=1e-5, rtol=1e-4)
+        assert weight.grad.shape == chosen.shape
+
+
+def test_what_is_learnt_has_a_smaller_nuclear_norm() -> None:
+    found = []
+    for nuclear in (0.0, 0.05):
+        torch.manual_seed(0)
+        model = apply(planned("wide"), perceptron(), seed=0, dense_start=True)
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
+        masks = Masking(model, optimizer, SaRA(nuclear=nuclear))
+        train(model, optimizer, masks, range(20))
+        trained = model[2].weight * masks.state_dict()["latent"]["trained"]["2.weight"]
+        found.append(float(torch.linalg.matrix_norm(trained, "nuc")))
+    assert found[1] < 0.9 * found[0]
+
+
+def test_weights_that_are_not_finite_have_no_singular_vectors() -> None:
+    model, optimizer, first = begun()
+    first.release()
+    masks = Masking(model, optimizer, SaRA(nuclear=0.1))
+    with torch.no_grad():
+        model[2].weight[0, 0] = float("nan")
+    loss_of(model, next(batches(1, seed=0))).backward()
+    masks.step()
 
 
 def test_small_weights_are_told_apart_beside_a_large_one() -> None:
