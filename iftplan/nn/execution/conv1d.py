@@ -16,11 +16,13 @@ class SparseRows(SparseLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of the dense layer within rounding, (…, outputs)."""
+        if (frozen := self._frozen(x)) is not None:
+            return frozen.linear(x, self.weight, self.bias)
         pattern = self._pattern(x)
         if pattern is None:
             dense: Tensor = super().forward(x)
             return dense
-        return sparse_linear(x, self.weight.T, self.bias, pattern, self._values())
+        return sparse_linear(x, self.weight.T, self.bias, pattern)
 
 
 class CompactRows(CompactLayer):
