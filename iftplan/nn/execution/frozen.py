@@ -55,7 +55,9 @@ class FrozenWeights:
             bias: (outputs,), or None.
         """
         return self._run(
-            (x, weight, bias),
+            x,
+            weight,
+            bias,
             lambda: self._few(x, bias),
             lambda: sparse_linear(x, None, bias, self.pattern, self.values),
         )
@@ -77,17 +79,18 @@ class FrozenWeights:
             return None if y is None else y.permute(0, 3, 1, 2)
 
         return self._run(
-            (x, weight, bias), few, lambda: sparse_conv2d(x, None, bias, self.pattern, padding, self.values)
+            x, weight, bias, few, lambda: sparse_conv2d(x, None, bias, self.pattern, padding, self.values)
         )
 
     def _run(
         self,
-        given: tuple[Tensor, Tensor, Tensor | None],
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
         few: Callable[[], Tensor | None],
         tiles: Callable[[], Tensor],
     ) -> Tensor:
         """The output by slices where they can and nobody needs a gradient, else by tiles."""
-        x, weight, bias = given
         taught = torch.is_grad_enabled()
         if taught and self.kind is None and (x.requires_grad or (bias is not None and bias.requires_grad)):
             return tiles()
@@ -96,7 +99,7 @@ class FrozenWeights:
             y = tiles() if y is None else y
         if taught and self.kind is not None:
             # only a backward pass asks for what there is not; outputs alone are nobody's harm
-            y = _Refusal.apply(y, self.kind, *(t for t in given if t is not None))  # type: ignore[no-untyped-call]
+            y = _Refusal.apply(y, self.kind, *(t for t in (x, weight, bias) if t is not None))  # type: ignore[no-untyped-call]
         return y
 
     def _few(self, x: Tensor, bias: Tensor | None) -> Tensor | None:

@@ -136,7 +136,7 @@ def test_models_compute_as_dense_ones_whose_weights_are_rounded(kind: Any, sampl
         x = torch.randn(samples, 40)
         expected = model(x)
         torch.testing.assert_close(sparse(x), expected)
-        for other in (copy.deepcopy(sparse), pickle.loads(pickle.dumps(sparse))):
+        for other in (copy.deepcopy(sparse), pickle.loads(pickle.dumps(sparse))):  # noqa: S301  (ours)
             torch.testing.assert_close(other(x), expected)
         own = copy.deepcopy(execute_dense_(sparse))
     assert [type(layer) for layer in own] == [type(layer) for layer in model]

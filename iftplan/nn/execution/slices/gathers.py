@@ -144,11 +144,9 @@ class _Emitter:
         number = b.phi(_I64)
         number.add_incoming(_I64(0), before)
         sums = [b.phi(self.sums) for _ in range(len(sources) * self.pieces)]
-        at = [
-            b.add(start, b.mul(number, _I64(size * self.lanes)))
-            for start, size in ((values, self.kept), (inputs, 2))
-        ]
-        became = self.step(*at, sources, sums)
+        at = b.add(values, b.mul(number, _I64(self.kept * self.lanes)))
+        of = b.add(inputs, b.mul(number, _I64(2 * self.lanes)))
+        became = self.step(at, of, sources, sums)
         following = b.add(number, _I64(1))
         number.add_incoming(following, b.block)
         for phi, value in zip(sums, became, strict=True):

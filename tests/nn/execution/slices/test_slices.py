@@ -39,7 +39,7 @@ def sliced(
 
 def multiplied(matrix: SlicedMatrix, x: Any, bias: Any = None, threads: int = 1) -> Any:
     """Products between guards: what is read there spreads as NaN, and what is written there is seen."""
-    (count, channels), outputs = x.shape, matrix.slices.outputs
+    count, outputs = len(x), matrix.slices.outputs
     source = np.full(ROOM + x.size + ROOM, np.nan, x.dtype)
     source[ROOM:-ROOM] = x.ravel()
     target = np.full(ROOM + count * outputs + ROOM, np.nan, x.dtype)
@@ -134,7 +134,7 @@ def test_copies_have_addresses_of_their_own() -> None:
     mask, x = rng.random((20, 30)) < 0.4, rng.standard_normal((2, 30)).astype(np.float32)
     matrix = sliced(mask, rng.standard_normal(mask.shape).astype(np.float32), SETS[0])
     expected = multiplied(matrix, x)
-    for other in (copy.deepcopy(matrix), pickle.loads(pickle.dumps(matrix))):
+    for other in (copy.deepcopy(matrix), pickle.loads(pickle.dumps(matrix))):  # noqa: S301  (ours)
         matrix.values[:] = 0
         assert (multiplied(other, x) == expected).all()
         matrix = other
