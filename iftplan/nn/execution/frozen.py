@@ -15,7 +15,7 @@ from iftplan.base.errors import InputError
 from iftplan.nn.execution.functions import sparse_conv2d, sparse_linear
 from iftplan.nn.execution.kernels.windows import Pair
 from iftplan.nn.execution.rounding import ValueType, rounded
-from iftplan.nn.execution.slices.formats import INPUTS, slice_rows
+from iftplan.nn.execution.slices.formats import slice_rows
 from iftplan.nn.execution.sparsity import Pattern, as_array
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class FrozenWeights:
     def _few(self, x: Tensor, bias: Tensor | None) -> Tensor | None:
         """Products with the last dimension of x; None where there is more than the kernel takes, or nothing fits."""
         outputs, channels = self.pattern.mask.shape
-        if x.shape[-1] != channels or x.numel() > _FEW * channels or channels > INPUTS:
+        if x.shape[-1] != channels or x.numel() > _FEW * channels:
             return None
         if bias is not None and (bias.numel() != outputs or bias.dtype is not x.dtype):
             return None

@@ -88,18 +88,6 @@ def test_few_samples_take_the_kernel_for_them(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_more_inputs_than_sixteen_bits_number(kind: Any) -> None:
-    mask, weight = masked(5, 65_537, density=0.001)
-    mask[:, -1], weight[:, -1] = True, 3.0
-    pattern = pattern_of(mask, torch.float32)
-    weights, x = freeze(pattern, kept_values(weight, pattern), kind), torch.randn(2, 65_537)
-    torch.testing.assert_close(
-        weights.linear(x, weight, None), linear(x, rounded(weight, kind)), rtol=1e-4, atol=1e-4
-    )
-    assert weights._sliced is None
-
-
-@pytest.mark.parametrize("kind", KINDS)
 def test_pointwise_convolutions_of_few_pixels(kind: Any) -> None:
     mask, weight = masked(12, 10, 1, 1)
     bias = torch.randn(12)

@@ -1,13 +1,14 @@
 """A sparse weight in slices of output rows, as many as a register has lanes.
 
 Rows of a slice have about equally many kept weights, and a step of it holds one of each: their values side by side, and
-beside them the numbers of their inputs. What is read of few columns is gathered by these numbers.
+beside them how far each one's input is behind the last one's. What is read of few columns is gathered there. A distance is
+one byte; where it is longer, weights of zero are stopped at on the way.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,6 @@ from numpy.typing import NDArray
 from iftplan.nn.execution.kernels.registers import Vectors
 
 Array = NDArray[Any]
-
-INPUTS: Final = 65_536
-"""Most inputs that 16 bits can number."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +28,7 @@ class RowSlices:
         channels: columns of it.
         starts: first step of each slice, and the end.
         rows: of each slice, -1 behind the last one.
-        inputs: (steps, lanes) of each value; 0 where a row has fewer than its slice.
+        gaps: (steps, lanes) from the input before, or from the first one; 0 where a row is shorter than its slice.
     """
 
     lanes: int
@@ -38,7 +36,7 @@ class RowSlices:
     channels: int
     starts: NDArray[np.int64]
     rows: NDArray[np.int32]
-    inputs: NDArray[np.uint16]
+    gaps: NDArray[np.uint8]
 
     def bounds(self, parts: int) -> NDArray[np.int64]:
         """First slice of each of several parts with about equally many kept weights, and the end."""
@@ -50,20 +48,23 @@ def slice_rows(mask: NDArray[np.bool_], matrix: Array, vectors: Vectors) -> tupl
     """A mask in slices, and the entries that it keeps: (steps, lanes), zero where there is none.
 
     Args:
-        mask: outputs × inputs, of which there are 65 536 at most.
+        mask: outputs × inputs.
         matrix: entries of the same size, in any type.
         vectors: of the instruction set that the kernel is made for.
     """
-    from iftplan.nn.execution.slices.packing import fill_slices
+    from iftplan.nn.execution.slices.packing import fill_slices, row_lengths
 
     (outputs, channels), lanes = mask.shape, vectors.lanes
-    counts = np.count_nonzero(mask, axis=1)
-    order = np.argsort(-counts, kind="stable").astype(np.int32)
+    kept_rows, kept_columns = np.nonzero(mask)
+    lengths = row_lengths(kept_rows, kept_columns, outputs)
+    order = np.argsort(-lengths, kind="stable")
     # the first row of a slice is its longest
-    starts = np.concatenate([[0], np.cumsum(counts[order[::lanes]])]).astype(np.int64)
+    starts = np.concatenate([[0], np.cumsum(lengths[order[::lanes]])]).astype(np.int64)
     rows = np.full((len(starts) - 1) * lanes, -1, np.int32)
     rows[:outputs] = order
-    inputs = np.zeros((starts[-1], lanes), np.uint16)
+    gaps = np.zeros((starts[-1], lanes), np.uint8)
     values = np.zeros((starts[-1], lanes), matrix.dtype)
-    fill_slices(mask, matrix, starts, rows, inputs, values)
-    return RowSlices(lanes, outputs, channels, starts, rows, inputs), values
+    place = np.empty(outputs, np.int64)
+    place[order] = np.arange(outputs)
+    fill_slices(kept_rows, kept_columns, matrix, starts, place, gaps, values)
+    return RowSlices(lanes, outputs, channels, starts, rows, gaps), values

@@ -14,7 +14,7 @@ from numba.extending import intrinsic
 
 _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 
-_AHEAD: Final = 1024
+_AHEAD: Final = 2048
 """Values between a step and what it asks for: at most as far as memory answers while they are computed."""
 
 
@@ -47,6 +47,7 @@ class _Emitter:
         self.rows = lanes // self.pieces
         self.scalar = ir.FloatType() if bits == 32 else ir.DoubleType()
         self.sums = ir.VectorType(self.scalar, self.rows * together)
+        self.numbers = ir.VectorType(_I32, self.rows)
         self.wide = register > 128
 
     def plus(self, address: Any, distance: int) -> Any:
@@ -118,40 +119,45 @@ class _Emitter:
         kind = ir.FunctionType(self.sums, [self.sums] * 3)
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), [a, b, c])
 
-    def step(self, values: Any, inputs: Any, sources: list[Any], sums: list[Any]) -> list[Any]:
-        """Sums after one value of each row, piece by piece within each source."""
+    def step(
+        self, values: Any, gaps: Any, sources: list[Any], places: list[Any], sums: list[Any]
+    ) -> tuple[list[Any], list[Any]]:
+        """Numbers of the inputs of one value of each row, piece by piece; and sums with it, piece by piece of each source."""
         # whole values in the second-level cache alone: the first has columns to hold
         self.prefetch(self.plus(values, _AHEAD * self.kept), 2 if self.kept >= 4 else 3)
-        self.prefetch(self.plus(inputs, _AHEAD * 2), 3)
-        found = list(sums)
-        for piece in range(self.pieces):
+        self.prefetch(self.plus(gaps, _AHEAD), 3)
+        reached, found = [], list(sums)
+        for piece, before in enumerate(places):
             first = piece * self.rows
-            short = self.load(self.plus(inputs, 2 * first), ir.VectorType(_I16, self.rows), 2)
-            numbers = self.builder.zext(short, ir.VectorType(_I32, self.rows))
+            gap = self.load(self.plus(gaps, first), ir.VectorType(_I8, self.rows), 1)
+            numbers = self.builder.add(before, self.builder.zext(gap, self.numbers))
             weights = self.value(self.plus(values, self.kept * first))
             for n, source in enumerate(sources):
                 at = n * self.pieces + piece
                 found[at] = self.fused(weights, self.gathered(source, numbers), found[at])
-        return found
+            reached.append(numbers)
+        return reached, found
 
-    def slice(self, values: Any, inputs: Any, steps: Any, sources: list[Any], out: Any) -> None:
+    def slice(self, values: Any, gaps: Any, steps: Any, sources: list[Any], out: Any) -> None:
         """Sums over all steps, written one after the other."""
         b = self.builder
         zero = ir.Constant(self.sums, [0.0] * self.sums.count)
+        start = ir.Constant(self.numbers, [0] * self.rows)
         before, loop, end = b.block, b.append_basic_block("step"), b.append_basic_block("slice_end")
         b.cbranch(b.icmp_signed(">", steps, _I64(0)), loop, end)
         b.position_at_end(loop)
         number = b.phi(_I64)
         number.add_incoming(_I64(0), before)
+        places = [b.phi(self.numbers) for _ in range(self.pieces)]
         sums = [b.phi(self.sums) for _ in range(len(sources) * self.pieces)]
         at = b.add(values, b.mul(number, _I64(self.kept * self.lanes)))
-        of = b.add(inputs, b.mul(number, _I64(2 * self.lanes)))
-        became = self.step(at, of, sources, sums)
+        reached, became = self.step(at, b.add(gaps, b.mul(number, _I64(self.lanes))), sources, places, sums)
         following = b.add(number, _I64(1))
         number.add_incoming(following, b.block)
-        for phi, value in zip(sums, became, strict=True):
-            phi.add_incoming(zero, before)
-            phi.add_incoming(value, b.block)
+        for carried, first, now in ((places, start, reached), (sums, zero, became)):
+            for phi, value in zip(carried, now, strict=True):
+                phi.add_incoming(first, before)
+                phi.add_incoming(value, b.block)
         after = b.block
         b.cbranch(b.icmp_signed("<", following, steps), loop, end)
         b.position_at_end(end)
@@ -166,7 +172,7 @@ class _Emitter:
 @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
 def slice_sums(
     context: Any, lanes: Any, bits: Any, groups: Any, together: Any, kept: Any,
-    values: Any, inputs: Any, steps: Any, source: Any, apart: Any, out: Any,
+    values: Any, gaps: Any, steps: Any, source: Any, apart: Any, out: Any,
 ) -> Any:  # fmt: skip
     """Write the products of one slice's rows with every column: group after group, lane after lane, and of columns that are
     read together one after the other.
@@ -179,7 +185,7 @@ def slice_sums(
         together: columns of a group, a constant.
         kept: bytes of a value, a constant: 8 or 4 for numbers like the sums, 2 for bfloat16, 1 for whole numbers.
         values: address of the slice's values.
-        inputs: address of their inputs' numbers.
+        gaps: address of the distances between their inputs.
         steps: of the slice.
         source: address of the columns.
         apart: bytes from one group to the next.
@@ -189,11 +195,11 @@ def slice_sums(
     signature = types.void(lanes, bits, groups, together, kept, *[types.int64] * 6)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        *_, values, inputs, steps, source, apart, out = args
+        *_, values, gaps, steps, source, apart, out = args
         lanes, bits, groups, together, kept = shape
         emit = _Emitter(builder, lanes, bits, together, kept)
         sources = [builder.add(source, builder.mul(apart, _I64(n))) for n in range(groups)]
-        emit.slice(values, inputs, steps, sources, out)
+        emit.slice(values, gaps, steps, sources, out)
         return context.get_dummy_value()
 
     return signature, generate

@@ -21,7 +21,7 @@ Array = NDArray[Any]
 
 _JOB: Final = job_type(
     "source", "bias", "target", "columns",  # of one product
-    "starts", "slices", "rows", "inputs", "channels", "outputs", "values", "scales", "bounds",
+    "starts", "slices", "rows", "gaps", "channels", "outputs", "values", "scales", "bounds",
 )  # fmt: skip
 
 
@@ -67,7 +67,7 @@ class SlicedMatrix:
         slices, bounds = self.slices, self.slices.bounds(parts)
         told = {
             "source": 0, "bias": 0, "target": 0, "columns": 0, "starts": slices.starts, "slices": len(slices.starts) - 1,
-            "rows": slices.rows, "inputs": slices.inputs, "channels": slices.channels, "outputs": slices.outputs,
+            "rows": slices.rows, "gaps": slices.gaps, "channels": slices.channels, "outputs": slices.outputs,
             "values": self.values, "scales": 0 if self.scales is None else self.scales, "bounds": bounds,
         }  # fmt: skip
         return made_job(_JOB, parts, told), bounds
@@ -111,7 +111,7 @@ def _kernel(lanes: int, bits: int, groups: int, together: int, kept: int) -> Com
             for n in range(bounds[part], bounds[part + 1]):
                 step = starts[n]
                 slice_sums(
-                    lanes, bits, groups, together, kept, job.values + kept * lanes * step, job.inputs + 2 * lanes * step,
+                    lanes, bits, groups, together, kept, job.values + kept * lanes * step, job.gaps + lanes * step,
                     starts[n + 1] - step, read, together * size * job.channels, sums.ctypes.data,
                 )  # fmt: skip
                 for lane in range(lanes):
