@@ -174,8 +174,9 @@ def slice_sums(
     context: Any, lanes: Any, bits: Any, groups: Any, together: Any, kept: Any,
     values: Any, gaps: Any, steps: Any, source: Any, apart: Any, out: Any,
 ) -> Any:  # fmt: skip
-    """Write the products of one slice's rows with every column: group after group, lane after lane, and of columns that are
-    read together one after the other.
+    """Write the products of one slice's rows with every column.
+
+    They come group after group, lane after lane, and of columns that are read together one after the other.
 
     Args:
         context: numba's.

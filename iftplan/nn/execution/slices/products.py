@@ -104,12 +104,13 @@ def _kernel(lanes: int, bits: int, groups: int, together: int, kept: int) -> Com
             for column in range(job.columns):
                 for i in range(job.channels):
                     pairs[column // 2, i, column % 2] = source[column, i]
-        read = pairs.ctypes.data if together == 2 else source.ctypes.data
         if version < 0:  # closed over, for numba's cache
             return
         for part in range(first, job.parts, apart):
             for n in range(bounds[part], bounds[part + 1]):
                 step = starts[n]
+                # asked for here: numba frees an array after its last use, and an address is none
+                read = pairs.ctypes.data if together == 2 else source.ctypes.data
                 slice_sums(
                     lanes, bits, groups, together, kept, job.values + kept * lanes * step, job.gaps + lanes * step,
                     starts[n + 1] - step, read, together * size * job.channels, sums.ctypes.data,

@@ -128,7 +128,7 @@ def test_threads_share_weights_not_rows_and_come_to_the_same_bits(monkeypatch: p
     assert shares.max() < 1.2 * shares.mean(), "weights are dealt evenly"
     assert np.diff(bounds).max() > 2 * np.diff(bounds).min(), "of rows that are not alike"
     for threads in (2, 4, 7, 500):
-        for _ in range(10):
+        for _ in range(40):
             assert (multiplied(matrix, x, threads=threads) == one).all()
     monkeypatch.setattr(teams, "openmp", lambda: None)
     assert (multiplied(matrix, x, threads=3) == one).all()
