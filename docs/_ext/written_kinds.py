@@ -1183,6 +1183,61 @@ BenchedLayerObject.__doc__ = """A dense layer and the masked wide one in its pla
 
 
 @with_config(_STRICT)
+class BenchedNetworkObject(TypedDict):
+    """A whole network that was timed.
+
+    Attributes:
+        model: where it comes from.
+        sparsity: of its masks.
+        structure: what they look like.
+    """
+
+    model: str
+    sparsity: float
+    structure: str
+
+
+@with_config(_STRICT)
+class NetworkTimeObject(TypedDict):
+    """One backend's time for a whole network.
+
+    Attributes:
+        backend: which.
+        seconds: the median over rounds.
+        ratio: the median over rounds of its time over the dense network's in the same round.
+        low: the first quartile of those ratios.
+        high: the third.
+        prepared_seconds: what is done once: packing masks, ordering weights.
+    """
+
+    backend: str
+    seconds: float
+    ratio: float
+    low: float
+    high: float
+    prepared_seconds: float
+
+
+BenchedPassObject = with_config(_STRICT)(
+    TypedDict(
+        "BenchedPassObject",
+        {
+            "pass": Literal["forward", "step"],  # no name that a class could have
+            "threads": int,
+            "timings": list[NetworkTimeObject],
+        },
+    )
+)
+BenchedPassObject.__doc__ = """What one pass of a whole network took.
+
+    Attributes:
+        pass: what was timed.
+        threads: of the processor.
+        timings: by backend.
+    """
+
+
+@with_config(_STRICT)
 class PeakObject(TypedDict):
     """The dense peak that was measured.
 
@@ -1207,6 +1262,8 @@ class BenchObject(TypedDict):
         rounds: in each of which every backend ran once.
         peaks: by threads.
         layers: a row for each layer, pass and number of threads.
+        network: with `--network`, which was timed; then there are no layers.
+        passes: with `--network`, a row for each pass and number of threads.
         digest: SHA-256 of everything else, in canonical form.
     """
 
@@ -1217,4 +1274,6 @@ class BenchObject(TypedDict):
     rounds: NotRequired[int]
     peaks: NotRequired[list[PeakObject]]
     layers: list[BenchedLayerObject]
+    network: NotRequired[BenchedNetworkObject]
+    passes: NotRequired[list[BenchedPassObject]]
     digest: str

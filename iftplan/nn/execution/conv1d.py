@@ -16,13 +16,13 @@ class SparseRows(SparseLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of the dense layer within rounding, (…, outputs)."""
+        if (frozen := self._frozen(x)) is not None:
+            return frozen.linear(x, self.weight, self.bias)
         pattern = self._pattern(x)
         if pattern is None:
             dense: Tensor = super().forward(x)
             return dense
-        return sparse_linear(
-            x, self.weight.T, self.bias, pattern, self._values(), dense_gradient=self.dense_gradient
-        )
+        return sparse_linear(x, self.weight.T, self.bias, pattern, dense_gradient=self.dense_gradient)
 
 
 class CompactRows(CompactLayer):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
 from iftplan.nn.execution.conv1d import SparseConv1D
+from iftplan.nn.execution.frozen import freeze
 from iftplan.nn.execution.kernels.registers import require_numba
 from iftplan.nn.execution.layers import (
     MASK,
@@ -24,6 +25,7 @@ from iftplan.nn.execution.layers import (
     gather_values,
     packed_mask,
 )
+from iftplan.nn.execution.rounding import ValueType
 from iftplan.nn.masks.masked_weights import has_mask
 from iftplan.nn.sources.zoo.conv1d import Conv1D
 from iftplan.plans.speed.pricing import DENSE_ABOVE
@@ -52,31 +54,44 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 @check_arguments
-def execute_sparse_(model: Model, *, frozen: bool = False) -> Model:
+def execute_sparse_(model: Model, *, frozen: bool = False, values: ValueType | None = None) -> Model:
     """Run masked linear layers and convolutions with sparse kernels, in place.
 
     Results equal those of the masked dense layers up to rounding. Layers that the kernels cannot run (grouped
-    convolutions, padding other than zeros, densities above 0.7, other devices and types) stay dense.
+    convolutions, padding other than zeros, densities above 0.7, other devices and types) stay dense. Frozen layers have
+    kernels of their own for inputs of a few samples, as in decoding; call the model under `torch.no_grad()` for them.
 
     Args:
         model: masked (`iftplan.nn.apply`), or with zeros in its weights (`iftplan.nn.finalize`) if frozen.
         frozen: for inference: weights are copied now, and later changes of them have no effect.
+        values: of frozen layers: "bfloat16", or "int8" with a scale for each output, rounded as by `save_sparse`. Sums are
+            float32's. Fewer bytes are read for a few samples; larger batches take as long as without.
 
     Returns:
         The model.
 
     Raises:
-        InputError: numba is missing, or the model has no layer to run sparse.
+        InputError: numba is missing, the model has no layer to run sparse, or values are asked for without frozen or of
+            layers in float64.
 
     Example:
-        >>> model = execute_sparse_(finalize(model), frozen=True)  # doctest: +SKIP
+        >>> model = execute_sparse_(finalize(model), frozen=True, values="int8")  # doctest: +SKIP
     """
     require_numba()
+    if values is not None and not frozen:
+        raise InputError(
+            f"values={values!r} are rounded copies for inference, and without frozen=True the layers train; give frozen=True, or leave values out."
+        )
     classes = sparse_classes()
     found = [module for module in model.modules() if can_run(module, frozen)]
     if not found:
         raise InputError(
             f"{type(model).__name__} has no masked linear layer or convolution on the CPU that sparse kernels can run; apply a plan to it first (iftplan.nn.apply){'' if frozen else ', or give frozen=True for a finalized model'}."
+        )
+    double = next((m for m in found if cast(Tensor, m.weight).dtype is torch.float64), None)
+    if values is not None and double is not None:
+        raise InputError(
+            f"values={values!r} are summed in float32, but a {type(double).__name__} has weights in float64; convert the model first (model.float()), or leave values out."
         )
     for module in found:
         layer = cast(SparseLayer, module)
@@ -84,7 +99,7 @@ def execute_sparse_(model: Model, *, frozen: bool = False) -> Model:
         layer.dense_gradient, layer._packed, layer.frozen = False, None, None
         if frozen:
             held = packed_mask(layer, _kept(layer))
-            layer.frozen = held, gather_values(layer, held).detach()
+            layer.frozen = freeze(held, gather_values(layer, held), values)
     return model
 
 

@@ -6,12 +6,13 @@ and the mask is packed again when it has changed. A compact layer's parameters a
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import torch
 from torch import Tensor, nn
 
 from iftplan.base.errors import InputError
+from iftplan.nn.execution.frozen import FrozenWeights
 from iftplan.nn.execution.functions import kept_values, sparse_conv2d, sparse_linear
 from iftplan.nn.execution.sparsity import Pattern, pattern_of
 from iftplan.nn.layers.branches import is_conv1d
@@ -27,15 +28,13 @@ class SparseLayer(nn.Module):
 
     weight: Tensor
     dense_gradient: bool
-    frozen: tuple[Pattern, Any] | None
+    frozen: FrozenWeights | None
     _packed: tuple[Tensor, int, Pattern | None] | None
 
     def _pattern(self, x: Tensor) -> Pattern | None:
         """The layer's packed mask, or None where a dense product has to do (or does better)."""
-        if not is_plain(x) or x.dtype is not self.weight.dtype:
+        if not self._reads(x):
             return None
-        if self.frozen is not None:
-            return self.frozen[0]
         if not has_mask(self, "weight"):
             return None
         mask = cast(Tensor, self._buffers[MASK])
@@ -50,8 +49,12 @@ class SparseLayer(nn.Module):
         mask = cast(Tensor, self._buffers[MASK])
         self._packed = mask, mask._version, pattern
 
-    def _values(self) -> Any:
-        return None if self.frozen is None else self.frozen[1]
+    def _frozen(self, x: Tensor) -> FrozenWeights | None:
+        """The weights that were copied for inference, or None where there are none or kernels cannot read the input."""
+        return self.frozen if self.frozen is not None and self._reads(x) else None
+
+    def _reads(self, x: Tensor) -> bool:
+        return is_plain(x) and x.dtype is self.weight.dtype
 
 
 def is_plain(x: Tensor) -> bool:
@@ -72,12 +75,12 @@ class SparseLinear(SparseLayer, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of the dense layer within rounding, (…, outputs)."""
+        if (frozen := self._frozen(x)) is not None:
+            return frozen.linear(x, self.weight, self.bias)
         pattern = self._pattern(x)
         if pattern is None:
             return nn.Linear.forward(self, x)
-        return sparse_linear(
-            x, self.weight, self.bias, pattern, self._values(), dense_gradient=self.dense_gradient
-        )
+        return sparse_linear(x, self.weight, self.bias, pattern, dense_gradient=self.dense_gradient)
 
 
 class SparseConv2d(SparseLayer, nn.Conv2d):
@@ -85,13 +88,13 @@ class SparseConv2d(SparseLayer, nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of the dense layer within rounding, channels-last."""
+        padding = cast(tuple[int, int], self.padding)
+        if x.dim() == 4 and (frozen := self._frozen(x)) is not None:
+            return frozen.conv2d(x, self.weight, self.bias, padding)
         pattern = self._pattern(x) if x.dim() == 4 else None
         if pattern is None:
             return nn.Conv2d.forward(self, x)
-        padding = cast(tuple[int, int], self.padding)
-        return sparse_conv2d(
-            x, self.weight, self.bias, pattern, padding, self._values(), dense_gradient=self.dense_gradient
-        )
+        return sparse_conv2d(x, self.weight, self.bias, pattern, padding, dense_gradient=self.dense_gradient)
 
 
 class CompactLayer(nn.Module):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from time import perf_counter, thread_time
 
 import torch
@@ -52,32 +51,33 @@ def bench(
     if device == "cuda":
         return cuda_bench(pairs, batch=batch, passes=passes, rounds=rounds, backends=backends, say=say)
     instructions = instructions_here()
-    counts = [n or os.cpu_count() or 1 for n in threads]
     peaks, measured = [], []
-    for count in dict.fromkeys(counts):
-        with _threads(count):
-            peaks.append((count, _peak(count)))
-            for pair in pairs:
-                for kind in passes:
-                    say(f"timing {pair.name} at {float(pair.sparsity):g}, {pair.structure}, {kind} …")
-                    found = candidates(
-                        pair, batch, step=kind == "step", backends=backends, libraries=libraries
-                    )
-                    try:
-                        timings = race(found.work, found.macs, found.prepared, rounds, count, found.left_out)
-                    finally:
-                        found.close()
-                    measured.append(Measured(pair, kind, count, timings, found.missing))
+    for count in on_threads(threads):
+        peaks.append((count, _peak(count)))
+        for pair in pairs:
+            for kind in passes:
+                say(f"timing {pair.name} at {float(pair.sparsity):g}, {pair.structure}, {kind} …")
+                found = candidates(pair, batch, step=kind == "step", backends=backends, libraries=libraries)
+                try:
+                    timings = race(found.work, found.macs, found.prepared, rounds, count, found.left_out)
+                finally:
+                    found.close()
+                measured.append(Measured(pair, kind, count, timings, found.missing))
     versions = tuple((name, library.version) for name, library in (libraries or {}).items())
     return Bench(f"{processor()}, {instructions}", batch, rounds, tuple(peaks), tuple(measured), versions)
 
 
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
+def on_threads(threads: Sequence[int]) -> Iterator[int]:
+    """Each number of threads once, while torch has as many; then it has as many as before.
+
+    Args:
+        threads: 0 for all.
+    """
     before = torch.get_num_threads()
-    torch.set_num_threads(count)
     try:
-        yield
+        for count in dict.fromkeys(n or os.cpu_count() or 1 for n in threads):
+            torch.set_num_threads(count)
+            yield count
     finally:
         torch.set_num_threads(before)
 

@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from iftplan.masks import parse_mask
 from iftplan.models.spec import Kind
+from iftplan.nn.execution.frozen import freeze
 from iftplan.nn.execution.functions import kept_values, sparse_conv2d, sparse_linear
 from iftplan.nn.execution.sparsity import pattern_of
 from iftplan.nn.timing.dense import add_dense
@@ -95,14 +96,18 @@ def _add_sparse(
     pattern = pattern_of(mask, torch.float32)
     if step:
         _ = pattern.backward
-    values = None if step else kept_values(weight, pattern)
+    frozen = None if step else freeze(pattern, kept_values(weight, pattern), None)
     once = perf_counter() - begin
     padding = padding_of(pair.wide)
 
     def run(x: Tensor, weight: Tensor) -> Tensor:
         if weight.dim() == 2:
-            return sparse_linear(x, weight, None, pattern, values)
-        return sparse_conv2d(x, weight, None, pattern, padding=padding, values=values)
+            if frozen is not None:
+                return frozen.linear(x, weight, None)
+            return sparse_linear(x, weight, None, pattern)
+        if frozen is not None:
+            return frozen.conv2d(x, weight, None, padding)
+        return sparse_conv2d(x, weight, None, pattern, padding=padding)
 
     def kept(x: Tensor, values: Tensor) -> Tensor:
         if weight.dim() == 2:

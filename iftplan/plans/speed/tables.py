@@ -8,7 +8,15 @@ from iftplan.base.documents import Document, with_digest
 from iftplan.base.units import count, decimal_text
 from iftplan.models.notation import layer_notation
 from iftplan.plans.speed.profiles import Profile, ProfiledLayer
-from iftplan.plans.speed.timings import BACKENDS, Bench, LayerPair, Measured, network_ratio
+from iftplan.plans.speed.timings import (
+    BACKENDS,
+    Bench,
+    LayerPair,
+    Measured,
+    NetworkBench,
+    Timing,
+    network_ratio,
+)
 from iftplan.report.table import Table
 
 _NOTES = (
@@ -111,6 +119,51 @@ def bench_document(bench: Bench) -> Document:
     )
 
 
+def network_table(bench: NetworkBench) -> Table:
+    """A row for each pass and backend of a whole network."""
+    rows = tuple(
+        (
+            one.passes, str(one.threads), t.backend, f"{t.seconds * 1e3:.2f}", f"{t.ratio:.2f}",
+            f"{t.low:.2f}–{t.high:.2f}", f"{t.prepared * 1e3:.1f}",
+        )
+        for one in bench.measured
+        for t in one.timings
+    )  # fmt: skip
+    columns = ("pass", ">threads", "backend", ">ms", ">ratio", ">quartiles", ">once ms")
+    title = f"{bench.model} at {bench.sparsity:g}, {bench.structure}; {bench.machine}; batch {bench.batch}, {bench.rounds} rounds"
+    notes = (
+        "ratio: time over that of the dense network in the same round (ideal 1), median and quartiles",
+        "forward: evaluation without gradients, weights packed once; step: forward and backward without an optimizer",
+    )
+    return Table(columns, rows, title, notes)
+
+
+def network_document(bench: NetworkBench) -> Document:
+    """Measured times of a whole network as a JSON object, sealed with its digest."""
+    return with_digest(
+        {
+            "schema": "iftplan.bench/1",
+            "convention": "flop",
+            "machine": bench.machine,
+            "batch": bench.batch,
+            "rounds": bench.rounds,
+            "layers": [],
+            "network": {"model": bench.model, "sparsity": bench.sparsity, "structure": bench.structure},
+            "passes": [
+                {
+                    "pass": one.passes,
+                    "threads": one.threads,
+                    "timings": [
+                        {key: value for key, value in _timing(t).items() if key != "gflops"}
+                        for t in one.timings
+                    ],
+                }
+                for one in bench.measured
+            ],
+        }
+    )
+
+
 def _pair(pair: LayerPair) -> Document:
     return {
         "layer": pair.name,
@@ -128,14 +181,15 @@ def _measured(one: Measured) -> Document:
         **_pair(one.pair),
         "pass": one.passes,
         "threads": one.threads,
-        "timings": [
-            {
-                "backend": t.backend, "seconds": t.seconds, "ratio": t.ratio, "low": t.low, "high": t.high,
-                "gflops": t.gflops, "prepared_seconds": t.prepared,
-            }
-            for t in one.timings
-        ],
+        "timings": [_timing(t) for t in one.timings],
         "left_out": dict(one.left_out),
+    }
+
+
+def _timing(t: Timing) -> Document:
+    return {
+        "backend": t.backend, "seconds": t.seconds, "ratio": t.ratio, "low": t.low, "high": t.high,
+        "gflops": t.gflops, "prepared_seconds": t.prepared,
     }  # fmt: skip
 
 

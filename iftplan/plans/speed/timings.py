@@ -142,6 +142,44 @@ class Bench:
     dtype: str = "float32"
 
 
+@dataclass(frozen=True, slots=True)
+class MeasuredNetwork:
+    """Measured times of a whole network.
+
+    Attributes:
+        passes: "forward", or "step" for forward and backward together.
+        threads: of the processor.
+        timings: by backend.
+    """
+
+    passes: str
+    threads: int
+    timings: tuple[Timing, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkBench:
+    """Measured times of a planned network on one machine.
+
+    Attributes:
+        model: where it comes from.
+        sparsity: of its masks, a fraction of 1.
+        structure: of its masks.
+        machine: the processor and what its kernels are made of.
+        batch: how many of the plan's input are computed together.
+        rounds: in each of which every backend ran once, one after the other.
+        measured: its passes.
+    """
+
+    model: str
+    sparsity: float
+    structure: str
+    machine: str
+    batch: int
+    rounds: int
+    measured: tuple[MeasuredNetwork, ...]
+
+
 def pair_of_layer(text: str, sparsity: Fraction, structure: MaskStructure, *, multiple: int = 1) -> LayerPair:
     """Pair of a dense layer, in layer notation, and its Sparse Wide layer.
 

@@ -82,7 +82,6 @@ def kernel(vectors: Vectors, shared: int, correlates: int) -> Compiled:
         deepest = ((blocks[:, 2] - blocks[:, 1] + lanes) * blocks[:, 3]).max() * lanes
         highest = (row_starts[1:] - row_starts[:-1]).max() + lanes
         absent = np.zeros(2 * lanes, dtype)  # zeros to read, then room for what is written nowhere
-        zeros, nowhere = absent.ctypes.data, absent.ctypes.data + size * lanes
         tile, out = aligned_room(deepest, absent), aligned_room(highest * width, absent)
         if version < 0:  # closed over, for numba's cache
             return
@@ -90,6 +89,8 @@ def kernel(vectors: Vectors, shared: int, correlates: int) -> Compiled:
             values = job.values + part * job.values_apart
             for t in range(job.tiles * part // job.parts, job.tiles * (part + 1) // job.parts):
                 depth, pixels = depths[t], job.targets + 4 * width * t
+                # asked for here: numba frees an array after its last use, and an address is none
+                zeros, nowhere = absent.ctypes.data, absent.ctypes.data + size * lanes
                 held = -1
                 number = 0
                 for n in range(job.row_blocks):

@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 
 from iftplan.base.errors import InputError
 from iftplan.masks import MaskStructure, Unstructured, parse_mask
+from iftplan.nn.execution.rounding import quantized
 from iftplan.nn.export.sparse_files.codes import Code, decode, kept_of_each, smallest_code
 from iftplan.nn.masks.masked_weights import MaskedWeight, WeightMatrix, matrix_of
 from iftplan.nn.masks.rows import Layout
@@ -113,7 +114,7 @@ def stored_weight(
     chosen = (tensor != 0) | tensor.signbit() if mask is None else mask.cpu()
     matrix, values, scales = matrix_of(weight), tensor[chosen], None
     if dtype is torch.int8:
-        values, scales = _quantized(values, output_of_each(chosen, matrix), matrix.rows)
+        values, scales = quantized(values, output_of_each(chosen, matrix), matrix.rows)
     elif dtype is not None:
         values = values.to(dtype)
     return StoredWeight(
@@ -126,14 +127,6 @@ def output_of_each(mask: Tensor, matrix: WeightMatrix) -> Tensor:
     rows = torch.arange(matrix.rows, dtype=torch.int32).view(-1, 1)
     of_each: Tensor = matrix.tensor(rows.expand(-1, mask.numel() // matrix.rows))[mask]
     return of_each.long()
-
-
-def _quantized(values: Tensor, outputs: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Values as whole numbers from -127 to 127, and the scale of each output: its largest magnitude over 127."""
-    values = values.float()
-    scales = torch.zeros(count).scatter_reduce_(0, outputs, values.abs(), "amax") / 127
-    each = scales[outputs]
-    return torch.where(each > 0, values / each, 0).round_().to(torch.int8), scales
 
 
 def encoded(stored: StoredWeight) -> tuple[WeightObject, Tensor]:

@@ -11,8 +11,8 @@ from iftplan.base.documents import loads, read_text
 from iftplan.base.errors import InputError
 from iftplan.cli import completion
 from iftplan.cli.figures import FIGURE_PANEL, ThemeName, ThemeOption, TitleOption, figure_form, write_picture
-from iftplan.cli.options import FormatOption, OutputOption, split
-from iftplan.cli.output import emit, say
+from iftplan.cli.options import FormatOption, OutputOption, TrustOption, split
+from iftplan.cli.output import Format, emit, say
 from iftplan.cli.progress import counted
 from iftplan.plans.plan import Pass
 
@@ -133,6 +133,11 @@ def command(
             help="Also time sparselab or DeepSparse as installed in this interpreter or virtual environment; repeat it for more.",
         ),
     ] = None,
+    network: Annotated[
+        bool,
+        typer.Option("--network", help="Time the plan's whole network on the CPU, instead of its layers."),
+    ] = False,
+    trust: TrustOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be timed, and stop.")] = False,
     profile: Annotated[
         bool,
@@ -185,8 +190,19 @@ def command(
 
     if device is Device.CUDA and (python or threads != "1"):
         raise InputError("--threads and --python are for CPUs. Leave them out with --device cuda.")
-    counts = [_threads(text) for text in split(threads)]
+    counts = [_threads(text) for text in split(threads)] or [1]
     kinds: tuple[Pass, ...] = tuple(kind for kind in PASSES if passes in (kind, "both"))
+    if network:
+        if not plan or any(
+            (layer, sparsity, backends, plot, profile, dry_run, python, device is not Device.CPU)
+        ):
+            raise InputError(
+                "--network times the network of a PLAN on the CPU. Give it a plan file, and leave --layer, --sparsity, --backends, --device, --python, --plot, --profile and --dry-run out."
+            )
+        _network(plan, batch, kinds, counts, rounds or 9, trust, form, output)
+        return
+    if trust:
+        raise InputError("--trust is for --network, which builds the plan's model. Leave it out.")
     if profile:
         elsewhere = device is not Device.CPU or python
         if any((plan, layer, backends, plot, elsewhere, batch > 1, len(counts) > 1)):
@@ -197,7 +213,7 @@ def command(
 
         pairs = grid_of(sparsity, structures, widths, columns)
         if not dry_run:
-            write_profile(pairs, kinds, (counts or [1])[0], rounds, form, output)
+            write_profile(pairs, kinds, counts[0], rounds, form, output)
             return
     elif widths or columns:
         raise InputError(
@@ -217,12 +233,12 @@ def command(
     from iftplan.nn.timing.bench import bench
     from iftplan.nn.timing.libraries import installed_libraries
 
-    with counted(len(pairs) * len(kinds) * len(set(counts or (1,)))) as tell:
+    with counted(len(pairs) * len(kinds) * len(set(counts))) as tell:
         found = bench(
             pairs,
             batch=batch,
             passes=kinds,
-            threads=counts or (1,),
+            threads=counts,
             rounds=rounds or 9,
             backends=named,
             libraries=installed_libraries(python or ()) if device is Device.CPU else None,
@@ -236,6 +252,32 @@ def command(
 
         write_picture(lambda: bench_picture(found, title=title, theme=theme.value), plot)
         say(f"written: {plot}")
+
+
+def _network(
+    plan: str,
+    batch: int,
+    kinds: tuple[Pass, ...],
+    threads: list[int],
+    rounds: int,
+    trust: bool,
+    form: Format | None,
+    output: str | None,
+) -> None:
+    """Time a planned network from end to end."""
+    from iftplan.cli.arguments import plan_in, require_torch
+    from iftplan.plans.speed.tables import network_document, network_table
+
+    given = plan_in(loads(read_text(plan), plan), plan)
+    require_torch("timing networks")
+    from iftplan.nn.timing.networks import bench_network
+
+    with counted(len(kinds) * len(set(threads))) as tell:
+        found = bench_network(
+            given, batch=batch, passes=kinds, threads=threads, rounds=rounds, trust=trust, say=tell
+        )
+    table = network_table(found)
+    emit([table], lambda: network_document(found), form, output, summary=[table])
 
 
 def _pairs(

@@ -1,0 +1,1 @@
+"""Tests of computing with what masks keep."""
