@@ -46,7 +46,9 @@ def engine_for(training: TrainingConfig, loggers: list[Any] | None = None) -> Fa
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the record of a run says its precision
     local, world = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The `srun` command is available")  # --submit and torchrun start processes
+        warnings.filterwarnings(
+            "ignore", "The `srun` command is available"
+        )  # --submit and torchrun start processes
         fabric = Fabric(
             accelerator="auto",
             devices=local,
