@@ -151,6 +151,7 @@ def run_digest(config: RunConfig) -> str:
         del found["start"]
     if found["training"]["execution"] == "compact":  # the same steps, and the same checkpoints
         found["training"]["execution"] = "dense"
+    found["training"]["strategy"] = "auto"  # how processes share the work, as are the next
     for name in ("checkpoints", "tensor_parallel", "replicas", "recompute"):
         found["training"].pop(name, None)
     found.get("distillation", {}).pop("teacher", None)

@@ -113,6 +113,7 @@ def test_a_digest_follows_what_numbers_follow_from() -> None:
         replace(run, data=replace(run.data, path="/elsewhere")),
         replace(run, training=replace(run.training, threads=3)),
         replace(run, data=replace(run.data, workers=3)),
+        replace(run, training=replace(run.training, strategy="fsdp", replicas=2)),
     ):
         assert run_digest(same) == run_digest(run)
     for other in (

@@ -1,12 +1,15 @@
 """Run directories at a URL that fsspec knows, such as s3://bucket/sweep, for hosts without a common disk.
 
-A run is trained in a directory of its own host and copied to the target at every checkpoint: checkpoints after what
-they need, `result.json` last of all, each file under another name first. Another host copies the run back and
-continues it. So the target is at each moment as a disk is whose process was killed.
+A run is trained in a directory of its own host and copied to the target at every checkpoint: `run.json` before what a
+run writes once it has begun, checkpoints after what they need, `result.json` last of all, each file under another name
+first. Another host copies the run back and continues it. So the target is at each moment as a disk is whose process was
+killed.
 """
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,6 +23,9 @@ from iftplan.runs.records import parse_result
 from iftplan.runs.sweeps.outages import PATIENCE
 
 _RESULT = "result.json"
+_RUN = "run.json"
+_MANIFEST = "manifest.json"
+"""Of a checkpoint that is a folder."""
 _PAUSE = 5.0
 _Stamp = tuple[int, int]
 
@@ -66,15 +72,18 @@ class RunTarget:
         self._files.mv(part, whole)
 
     def get(self, name: str, directory: Path) -> list[str]:
-        """Copy a run's files into a directory; their names, relative to the run."""
+        """Copy a run's files into a directory, but for checkpoints that are there in part; their names, relative to the run."""
         root = f"{self._root}/{name}"
+        places = {path.partition(f"{root.lstrip('/')}/")[2]: path for path in self._files.find(root)}
         found = []
-        for path in self._files.find(root):
-            inner = path.partition(f"{root.lstrip('/')}/")[2]
-            if not _hidden(inner):
+        for inner, path in places.items():
+            folder = inner.rpartition("/")[0]
+            half = folder.startswith("checkpoint-") and f"{folder}/{_MANIFEST}" not in places
+            if not half and not _hidden(inner):
                 (directory / inner).parent.mkdir(parents=True, exist_ok=True)
-                self._files.get_file(path, str(directory / inner))
-                found.append(inner)
+                with suppress(FileNotFoundError):  # whoever lost the run removes it just now
+                    self._files.get_file(path, str(directory / inner))
+                    found.append(inner)
         return found
 
     def remove(self, path: str) -> None:
@@ -98,7 +107,7 @@ class Mirror:
     copied: dict[str, _Stamp] = field(default_factory=dict)
 
     def fetch(self) -> None:
-        """Copy what the target has of the run to this host.
+        """Copy what the target has of the run to this host; nothing where it had not begun.
 
         Raises:
             MeasureError: the target does not answer.
@@ -109,11 +118,13 @@ class Mirror:
             return
         except Exception as error:  # of whichever package serves the URL
             raise _unreachable(self.target.url, error) from error
+        if not (self.directory / _RUN).exists():
+            shutil.rmtree(self.directory, ignore_errors=True)
         self.copied = dict(self._files())
 
     def behind(self) -> bool:
         """Whether a checkpoint was written that the target does not have."""
-        return any(path.name not in self.copied for path in self.directory.glob("checkpoint-*.pt"))
+        return any(name.startswith("checkpoint-") for name in self._files().keys() - self.copied.keys())
 
     def send(self) -> None:
         """Copy what changed since to the target, and remove what this host removed.
@@ -127,7 +138,7 @@ class Mirror:
                 if self.copied.get(name) != here[name]:
                     self.target.put(self.directory / name, f"{self.directory.name}/{name}")
                     self.copied[name] = here[name]
-            for name in self.copied.keys() - here.keys():
+            for name in sorted(self.copied.keys() - here.keys(), key=_order, reverse=True):
                 self.target.remove(f"{self.directory.name}/{name}")
                 del self.copied[name]
         except Exception as error:  # of whichever package serves the URL
@@ -150,21 +161,28 @@ class Mirror:
 
     def _files(self) -> Mapping[str, _Stamp]:
         found = {}
-        for path in self.directory.rglob("*"):
-            name = path.relative_to(self.directory).as_posix()
-            if path.is_file() and not _hidden(name):
-                stat = path.stat()
-                found[name] = stat.st_size, stat.st_mtime_ns
+        for folder, _, names in os.walk(self.directory):
+            for path in (Path(folder, name) for name in names):
+                name = path.relative_to(self.directory).as_posix()
+                with suppress(FileNotFoundError):  # an old checkpoint, removed by the thread that writes them
+                    if not _hidden(name):
+                        stat = path.stat()
+                        found[name] = stat.st_size, stat.st_mtime_ns
         return found
 
 
 def _hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))
+    """Whether a file is a lock or half-written; `.metadata` in a checkpoint's folder is neither."""
+    return name.startswith(".") or (name.rpartition("/")[2].startswith(".") and name.endswith(".part"))
 
 
 def _order(name: str) -> Any:
-    """What a checkpoint needs first, the result last."""
-    return name == _RESULT, name.startswith("checkpoint-"), name
+    """Place of a file among those that are sent."""
+    if name.startswith("checkpoint-"):
+        folder, _, inner = name.rpartition("/")
+        return 3, folder or name, inner == _MANIFEST, inner
+    begun = 2 if name.endswith(".csv") else 0  # the plan is there before a run begins, its tables after
+    return {_RUN: 1, _RESULT: 4}.get(name, begun), name
 
 
 def _unreachable(url: str, error: Exception) -> MeasureError:

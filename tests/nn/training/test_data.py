@@ -17,6 +17,7 @@ from PIL import Image
 
 from iftplan.base.errors import InputError
 from iftplan.nn.training.data import opening
+from iftplan.nn.training.data.batches import EvaluationBatches
 from iftplan.nn.training.data.cifar import read_cifar
 from iftplan.nn.training.data.images import Images
 from iftplan.nn.training.data.masked_tokens import MaskedWindows
@@ -89,6 +90,18 @@ def test_windows_are_shifted_by_one_and_stay_inside(index: int, moved: float) ->
     assert torch.equal(following, tokens + 1)
     assert 8 * index <= int(tokens[0, 0]) or index == 11
     assert int(following.max()) <= 100
+
+
+@given(count=st.integers(1, 40), size=st.integers(1, 6), world=st.integers(1, 5))
+def test_all_processes_evaluate_as_many_batches_and_together_each_sample_once(
+    count: int, size: int, world: int
+) -> None:
+    shares = [EvaluationBatches(images(count), size, rank, world) for rank in range(world)]
+    assert len({len(share) for share in shares}) == 1
+    batches = [share(number) for share in shares for number in range(len(share))]
+    assert all(0 < len(inputs) == len(labels) <= size for inputs, labels in batches)
+    seen = [int(label) for _, labels in batches for label in labels if label != IGNORED]
+    assert sorted(seen) == list(range(count))
 
 
 def test_evaluated_windows_cover_the_text() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,12 @@ def test_the_result_is_sent_last_and_read_back(
     first = mirror(target, tmp_path / "one")
     first.directory.mkdir()
     result = {"schema": "iftplan.result/1"}
-    for name in ("result.json", "checkpoint-000000001.pt", "run.json", "timing.json"):
+    for name in ("result.json", "checkpoint-000000001.pt", "metrics.csv", "run.json", "timing.json"):
         (first.directory / name).write_text(json.dumps(result))
     assert target.result("run") is None
     first.send()
     assert sent == [
-        "run/run.json", "run/timing.json", "run/checkpoint-000000001.pt", "run/result.json",
+        "run/timing.json", "run/run.json", "run/metrics.csv", "run/checkpoint-000000001.pt", "run/result.json",
     ]  # fmt: skip
     with pytest.raises(InputError, match=r"run/result\.json"):  # read, and found to be none of iftplan's
         target.result("run")
@@ -106,6 +107,60 @@ def test_a_cut_off_copy_leaves_no_result(
     second = mirror(target, tmp_path / "two")
     second.fetch()
     assert not second.directory.exists() or not list(second.directory.iterdir())
+
+
+@pytest.mark.parametrize("checkpoint", ["checkpoint-000000001.pt", "checkpoint-000000001"])
+def test_a_host_that_dies_while_it_copies_leaves_a_run_that_begins_or_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: str
+) -> None:
+    """After each of its copies; a checkpoint that is a folder is there with all of its files, or not."""
+    shards = [f"{checkpoint}/{name}" for name in (".metadata", "__0_0.distcp", "manifest.json", "state.pt")]
+    written = ["plan.json", "run.json", "metrics.csv", *([checkpoint] if "." in checkpoint else shards)]
+    for copies in range(len(written) + 1):
+        target = RunTarget(f"file://{tmp_path}/target{copies}")
+        first, second = mirror(target, tmp_path / f"one{copies}"), mirror(target, tmp_path / f"two{copies}")
+        for name in written:
+            (first.directory / name).parent.mkdir(parents=True, exist_ok=True)
+            (first.directory / name).write_text(name)
+        left = iter(range(copies))
+
+        def dying(
+            self: RunTarget, source: Path, path: str, left: Iterator[int] = left, put: Any = RunTarget.put
+        ) -> None:
+            if next(left, None) is None:
+                raise SystemExit
+            put(self, source, path)
+
+        with monkeypatch.context() as patch, suppress(SystemExit):
+            patch.setattr(RunTarget, "put", dying)
+            first.send()
+        second.fetch()
+        found = {name for name in written if (second.directory / name).exists()}
+        assert found == set(written[:copies] if copies >= 2 else ()) - (
+            set(shards) if copies < len(written) else set()
+        )
+
+
+def test_a_checkpoint_that_is_removed_while_a_host_fetches_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = RunTarget(f"file://{tmp_path}/target")
+    first, second = mirror(target, tmp_path / "one"), mirror(target, tmp_path / "two")
+    first.directory.mkdir()
+    for name in ("checkpoint-000000001.pt", "checkpoint-000000002.pt", "metrics.csv", "run.json"):
+        (first.directory / name).write_text(name)
+    first.send()
+    find = target._files.find
+
+    def late(root: str) -> list[str]:
+        found: list[str] = find(root)
+        target.remove("run/checkpoint-000000001.pt")
+        return found
+
+    monkeypatch.setattr(target._files, "find", late)
+    second.fetch()
+    names = sorted(path.name for path in second.directory.iterdir())
+    assert names == ["checkpoint-000000002.pt", "metrics.csv", "run.json"]
 
 
 def test_a_url_of_no_known_kind_is_refused() -> None:

@@ -398,10 +398,10 @@ def _watched(loop: Loop, directory: Path) -> Iterator[Watcher]:
         with watching(loop.length.steps, loop.task.metric, done=loop.step, quiet=not first) as watch:
             yield watch
     except KeyboardInterrupt as error:
-        told = f"stopped at step {loop.step} of {loop.length.steps}; continue with: iftplan train --resume --out {shlex.quote(str(directory))}"
-        if not first:  # another process says it
-            raise
-        raise Interrupted(told) from error
+        told = f"stopped at step {loop.step} of {loop.length.steps}"
+        how = f"continue with: iftplan train --resume --out {shlex.quote(str(directory))}"
+        rank = loop.fabric.global_rank
+        raise Interrupted(f"{told}; {how}" if first else f"process {rank} {told}") from error
 
 
 def _report(found: Document, directory: Path, *, finished: bool) -> None:

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from iftplan.base.errors import InputError
 from iftplan.nn.training.data.samples import Batch, Samples, order_of, train_batch
+from iftplan.nn.training.data.tokens import IGNORED
 
 _AHEAD = 2
 """Batches that each process makes ahead."""
@@ -60,6 +61,9 @@ class TrainingBatches:
 class EvaluationBatches:
     """All samples in order, as they are, or every `world`-th of them.
 
+    Every process has the same number of batches: where weights or statistics are shared, each forward pass is one of all
+    processes. One that has no samples left for a batch gets a sample whose targets are ignored.
+
     Attributes:
         samples: to take.
         size: samples of a batch.
@@ -73,14 +77,16 @@ class EvaluationBatches:
     world: int
 
     def __len__(self) -> int:
-        mine = len(range(self.rank, len(self.samples), self.world))
-        return -(-mine // self.size)
+        return -(-len(self.samples) // (self.size * self.world))
 
     def __call__(self, number: int) -> Batch:
         """Inputs and targets of a batch, counted from 0."""
         first = self.rank + number * self.size * self.world
         end = min(len(self.samples), first + self.size * self.world)
-        return self.samples.batch(torch.arange(first, end, self.world), None)
+        if first < end:
+            return self.samples.batch(torch.arange(first, end, self.world), None)
+        inputs, targets = self.samples.batch(torch.tensor([0]), None)
+        return inputs, torch.full_like(targets, IGNORED)
 
 
 def batches(

@@ -45,14 +45,18 @@ def engine_for(training: TrainingConfig, loggers: list[Any] | None = None) -> Fa
         ) from error
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the record of a run says its precision
     local, world = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
-    fabric = Fabric(
-        accelerator="auto",
-        devices=local,
-        num_nodes=world // local,
-        strategy=_strategy(training, world),
-        precision=cast("Any", precision_for(training.precision)),  # one of its literals
-        loggers=loggers or [],
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "The `srun` command is available"
+        )  # --submit and torchrun start processes
+        fabric = Fabric(
+            accelerator="auto",
+            devices=local,
+            num_nodes=world // local,
+            strategy=_strategy(training, world),
+            precision=cast("Any", precision_for(training.precision)),  # one of its literals
+            loggers=loggers or [],
+        )
     fabric.launch()
     return fabric
 

@@ -286,12 +286,11 @@ def _read_folder(path: Path, target: shard_files.Target | None) -> dict[str, Any
     group = distributed.group.WORLD if target is not None and world > 1 else None
     rank, world = (rank, world) if group is not None else (0, 1)
 
-    def work() -> dict[str, Any]:
-        return shard_files.read_shards(path, step, target, rank=rank, world=world)
-
     state: dict[str, Any] = {}
+    files: dict[str, str] = {}
     try:
-        _together(group, lambda: state.update(work()))
+        _together(group, lambda: files.update(shard_files.check_files(path, step, rank=rank, world=world)))
+        _together(group, lambda: state.update(shard_files.read_shards(path, step, files, target)))
     except Exception as error:  # whatever bytes make of an unpickler
         reason = _reason(error)
         known = reason if reason.startswith(f"{path} is refused") else ""  # from another process it is text

@@ -157,16 +157,12 @@ def sha256_of(path: Path) -> str:
         return file_digest(file, "sha256").hexdigest()
 
 
-def read_shards(
-    folder: Path, step: int, target: Target | None = None, *, rank: int = 0, world: int = 1
-) -> dict[str, Any]:
-    """The state in a sharded checkpoint, each tensor loaded into what `target` gives for it.
+def check_files(folder: Path, step: int, *, rank: int = 0, world: int = 1) -> dict[str, str]:
+    """Compare the files of a checkpoint with their checksums; the files that its manifest lists.
 
     Args:
         folder: the checkpoint.
         step: that its name says.
-        target: given a tensor's place in the state and the tensor without data, where its data go, which may be a
-            part of it; whole tensors on the CPU without one.
         rank: of this process among those that check the files together.
         world: number of these processes.
 
@@ -180,6 +176,24 @@ def read_shards(
             raise InputError(
                 f"{folder} is refused: the checksum of {name} is wrong, so it is incomplete or was changed."
             )
+    return files
+
+
+def read_shards(
+    folder: Path, step: int, files: Mapping[str, str], target: Target | None = None
+) -> dict[str, Any]:
+    """The state in a sharded checkpoint, each tensor loaded into what `target` gives for it.
+
+    Args:
+        folder: the checkpoint.
+        step: that its name says.
+        files: those of its manifest, which are whole.
+        target: given a tensor's place in the state and the tensor without data, where its data go, which may be a
+            part of it; whole tensors on the CPU without one.
+
+    Raises:
+        InputError: it is not a checkpoint of that step.
+    """
     content = torch.load(folder / STATE, map_location="cpu", weights_only=True)
     if not isinstance(content, dict) or content.get("schema") != SCHEMA or content.get("step") != step:
         raise InputError(f"{folder} is refused: {STATE} is not the state of step {step}.")

@@ -2,10 +2,14 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace as Record
+from typing import Any
 
 import pytest
 
 from iftplan.base.errors import UnreachableError
+from iftplan.cli.commands.training.train import _watched
+from iftplan.cli.output import Interrupted
 from iftplan.nn.training.parallel.links import watched_links
 from tests.support.cli_runs import iftplan
 
@@ -62,3 +66,18 @@ def test_silence_is_told_in_words(said: str, kept: str) -> None:
 def test_other_errors_stay_what_they_are() -> None:
     with pytest.raises(RuntimeError, match="mat1 and mat2"), watched_links(10):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+
+@pytest.mark.parametrize(
+    ("rank", "told"),
+    [
+        (0, "stopped at step 3 of 9; continue with: iftplan train --resume --out runs/two"),
+        (1, "process 1 stopped at step 3 of 9"),
+    ],
+)
+def test_one_process_of_those_that_are_interrupted_says_how_to_go_on(rank: int, told: str) -> None:
+    fabric = Record(is_global_zero=rank == 0, global_rank=rank)
+    loop: Any = Record(fabric=fabric, step=3, length=Record(steps=9), task=Record(metric="accuracy"))
+    with pytest.raises(Interrupted) as caught, _watched(loop, Path("runs/two")):
+        raise KeyboardInterrupt
+    assert str(caught.value) == told

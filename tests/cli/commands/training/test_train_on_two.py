@@ -86,7 +86,7 @@ def whole(folder: Path, strategy: tuple[str, ...]) -> Training:
 def broken(folder: Path, strategy: tuple[str, ...]) -> Training:
     """Both processes died after the same step; a copy for each way to go on."""
     found = train(folder, "broken", *SETTINGS, *strategy, stop=STOP)
-    for name in ("on-two", "on-one"):
+    for name in ("on-two", "on-one", "on-other"):
         shutil.copytree(found.directory, folder / name)
     return found
 
@@ -126,3 +126,29 @@ def test_one_process_goes_on_from_what_two_wrote(folder: Path, whole: Training, 
     assert resumed.metrics().splitlines()[:2] == whole.metrics().splitlines()[:2]  # written by two
     assert min(resumed.masks(0)) == 6
     assert resumed.masks(0)[6] == whole.masks(0)[6]  # as the checkpoint had them; the next step moves them
+
+
+def test_the_other_strategy_goes_on(
+    folder: Path, whole: Training, broken: Training, strategy: tuple[str, ...]
+) -> None:
+    """FSDP from what DDP wrote, and the other way round; only sums are taken in another order."""
+    other = "ddp" if strategy[-1].endswith("fsdp") else "fsdp"
+    resumed = train(folder, "on-other", "--resume", "--set", f"training.strategy={other}", log="other")
+    found, wanted = resumed.result(), whole.result()
+    for key in ("steps", "samples", "train_macs", "nnz", "mask_updates", "plan_digest", "run_digest"):
+        assert found[key] == wanted[key], key
+    assert found["loss"] == pytest.approx(wanted["loss"], rel=0.02)
+    assert min(resumed.masks(0)) == 6
+    assert resumed.masks(0)[6] == whole.masks(0)[6]
+
+
+def test_one_process_has_more_test_samples_than_the_other(tmp_path: Path) -> None:
+    """Of 5 windows, 3 and 2: FSDP gathers large layers in every forward pass, and all processes take part."""
+    text = tmp_path / "text.txt"
+    text.write_text("To plan, to check, to train. " * 240)
+    settings = ("--set", "training.batch_size=2", "--set", "training.strategy=fsdp", "--steps", "1")
+    waiting = ("--set", "training.timeout=60", "--data", str(text), "--recipe", "shakespeare-gpt")
+    (row,) = train(tmp_path, "uneven", *settings, *waiting).metrics().splitlines()[1:]
+    alone = train(tmp_path, "alone", *settings, *waiting, processes=1)
+    (other,) = alone.metrics().splitlines()[1:]
+    assert float(row.split(",")[3]) == pytest.approx(float(other.split(",")[3]), rel=0.01)

@@ -41,7 +41,7 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 ReturnToService=2
 SlurmdTimeout=300
-KillWait=5
+KillWait=1
 MessageTimeout=60
 PartitionName=all Nodes=host1,host2 Default=YES State=UP
 NodeName=host1 NodeAddr=10.9.1.2

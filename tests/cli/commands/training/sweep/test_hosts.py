@@ -61,7 +61,10 @@ def test_workers_are_jobs(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_jobs_of_slurm_finish_what_one_that_was_cancelled_left(tmp_path: Path) -> None:
-    """A node on each of two hosts, which are network namespaces; the cluster keeps no accounts."""
+    """A node on each of two hosts, which are network namespaces; the cluster keeps no accounts.
+
+    A cancelled job has a second before it is killed. Ten trials are left then, of which it cannot train five in that time.
+    """
     submitit = "" if find_spec("submitit") else "not installed: submitit"
     if found := slurm.missing() or submitit or no_namespaces():
         pytest.skip(found)
@@ -77,7 +80,8 @@ def test_jobs_of_slurm_finish_what_one_that_was_cancelled_left(tmp_path: Path) -
         "--job",
         "timeout_min=30",
     ]
-    program = [sys.executable, "-m", "tests.support.processes.hosts.slurm", str(tmp_path), *SWEEP, *place]
+    longer = (*SWEEP, "--steps", "40")
+    program = [sys.executable, "-m", "tests.support.processes.hosts.slurm", str(tmp_path), *longer, *place]
     hosts = ("unshare", "--net", "--mount", *program)
     done = run(hosts, env=launches.environment(), cwd=tmp_path, capture_output=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr.decode()[-4000:]
@@ -85,7 +89,7 @@ def test_jobs_of_slurm_finish_what_one_that_was_cancelled_left(tmp_path: Path) -
     assert report["code"] == 0, report["err"]
     assert f"job {report['cancelled']} left the queue without a result" in report["err"]
     assert [row["outcome"] for row in rows(report["out"])] == ["trained"] * TRIALS
-    alone = started((*SWEEP, "--out", "runs"), tmp_path / "alone", launches.environment())
+    alone = started((*longer, "--out", "runs"), tmp_path / "alone", launches.environment())
     assert alone.wait(PATIENCE) == 0
     assert results(tmp_path / "runs") == results(tmp_path / "alone" / "runs")
 
