@@ -116,7 +116,7 @@ def network() -> nn.Sequential:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("samples", [1, 20])
 def test_models_compute_as_dense_ones_whose_weights_are_rounded(kind: Any, samples: int) -> None:
-    model = finalize(network()).eval()
+    model: Any = finalize(network()).eval()
     sparse = execute_sparse_(copy.deepcopy(model), frozen=True, values=kind)
     with torch.no_grad():
         model[0].weight.copy_(rounded(model[0].weight, kind))
