@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from iftplan.nn.application.apply import apply
 from iftplan.nn.application.dense_model import dense_model
@@ -22,6 +21,7 @@ from iftplan.nn.meta.inputs import random_inputs
 from iftplan.nn.sources import build
 from iftplan.nn.timing.bench import on_threads
 from iftplan.nn.timing.interleaving import race
+from iftplan.nn.torch_internals import tree_leaves
 from iftplan.plans.plan import Pass, Plan
 from iftplan.plans.speed.machine import processor
 from iftplan.plans.speed.timings import MeasuredNetwork, NetworkBench
