@@ -104,7 +104,7 @@ def test_pointwise_convolutions_of_few_pixels(kind: Any) -> None:
         assert (weights._sliced is not None) == few
 
 
-def network() -> nn.Sequential:
+def network() -> Any:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(40, 60), nn.ReLU(), Conv1D(33, 60), nn.ReLU(), nn.Linear(33, 5))
     for layer in (net[0], net[2]):
@@ -116,7 +116,7 @@ def network() -> nn.Sequential:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("samples", [1, 20])
 def test_models_compute_as_dense_ones_whose_weights_are_rounded(kind: Any, samples: int) -> None:
-    model: Any = finalize(network()).eval()
+    model = finalize(network()).eval()
     sparse = execute_sparse_(copy.deepcopy(model), frozen=True, values=kind)
     with torch.no_grad():
         model[0].weight.copy_(rounded(model[0].weight, kind))
