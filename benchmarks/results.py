@@ -195,22 +195,21 @@ def read(experiment: Experiment, arm: Arm, seed: int, out: Path) -> dict[str, An
 @cache
 def recorded(task: str) -> Mapping[tuple[str, int], dict[str, Any]]:
     """Results that are on record, by arm and seed."""
-    path = RECORDS / f"{task}.csv"
+    path = RECORDS / f"{task}.jsonl"
     if not path.exists():
         return {}
-    rows = json.loads(pd.read_csv(path).to_json(orient="records", double_precision=15))
-    return {(row["arm"], row["seed"]): {k: v for k, v in row.items() if v is not None} for row in rows}
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return {(row["arm"], row["seed"]): row for row in rows}
 
 
 def record(experiment: Experiment, found: Sequence[dict[str, Any]]) -> None:
     """Put results into the record, beside those of other runs."""
     rows = {**recorded(experiment.task), **{(row["arm"], row["seed"]): row for row in found}}
-    frame = pd.DataFrame([rows[key] for key in sorted(rows)])
+    lines = [
+        json.dumps({name: rows[key][name] for name in COLUMNS if name in rows[key]}) for key in sorted(rows)
+    ]
     RECORDS.mkdir(exist_ok=True)
-    write_text(
-        frame[[name for name in COLUMNS if name in frame]].to_csv(index=False),
-        str(RECORDS / f"{experiment.task}.csv"),
-    )
+    write_text("".join(f"{line}\n" for line in lines), str(RECORDS / f"{experiment.task}.jsonl"))
 
 
 def measures(directory: Path) -> dict[str, float]:

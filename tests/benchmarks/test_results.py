@@ -96,6 +96,29 @@ def test_without_data_the_runs_that_there_are_are_read(tmp_path: Path) -> None:
     ]
 
 
+def test_runs_on_record_are_read_without_their_folders_and_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiment = results.EXPERIMENTS["table2"]
+    monkeypatch.setattr(results, "RECORDS", tmp_path / "records")
+    monkeypatch.setattr(results, "run", lambda *_: pytest.fail("a run that is on record was made again"))
+    results.recorded.cache_clear()
+    masked = row("wide, static", "static", 0, 1 / 3) | {"delta_r": 0.1 + 0.2, "train_macs": 10**18 + 1}
+    results.record(experiment, [row("dense", "dense", 0, 0.6)])
+    results.recorded.cache_clear()
+    results.record(experiment, [masked])
+    results.recorded.cache_clear()
+    found = [results.read(experiment, arm, 0, tmp_path / "nowhere") for arm in results.METHODS[:2]]
+    assert found == [row("dense", "dense", 0, 0.6), masked], (
+        "numbers come back as they were, unknown ones not at all"
+    )
+    monkeypatch.setattr(
+        results, "EXPERIMENTS", {"table2": results.Experiment("cifar10-ten", "", results.METHODS[:2])}
+    )
+    assert results.results(results.EXPERIMENTS["table2"], 1, tmp_path / "nowhere", "data") == found
+    results.recorded.cache_clear()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", results.EXPERIMENTS)
 def test_every_arm_is_one_that_the_command_takes(name: str, tmp_path: Path) -> None:
