@@ -70,7 +70,7 @@ def many(commands: Sequence[Sequence[str]], cwd: Path) -> list[Run]:
         input=json.dumps(commands),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
     )
     lines = done.stdout.splitlines()
     assert len(lines) == len(commands), f"{commands[len(lines)]} ended the process: {done.stderr[-2000:]}"
