@@ -219,6 +219,7 @@ def test_widths_are_read_without_the_compiler() -> None:
         "print(torch.compile(lambda x: x + 1, backend='eager')(torch.ones(2)).tolist() == [2, 2], compiler_loaded())",
         "with torch.compiler.set_stance('force_eager'): print(True, compiler_loaded())",
         "print(torch._dynamo.disable(print) is not print, compiler_loaded())",
+        "from torch._dynamo import testing; print(callable(testing.rand_strided), compiler_loaded())",
     ],
 )
 @pytest.mark.parametrize("widths", [False, pytest.param(True, marks=pytest.mark.slow)])
@@ -240,6 +241,21 @@ def test_a_function_kept_from_the_compiler_is_kept_from_it_when_it_comes() -> No
         "print(any('sin' in str(node.target) for graph in graphs for node in graph.graph.nodes), len(graphs))",
     )
     assert lines[1:] == ["False", "[1.0, 1.0]", "False 1"]
+
+
+def test_a_training_step_and_lightning_fabric_do_without_the_compiler() -> None:
+    """And who asked for the class of compiled modules before there was one knows them when they come."""
+    lines = loaded_late(
+        "from torch._dynamo import OptimizedModule",
+        "from lightning_fabric import wrappers",
+        "optimizer = torch.optim.AdamW(net.parameters(), fused=True)",
+        "net(torch.ones(2, 3, 8, 8)).sum().backward(); optimizer.step(); optimizer.zero_grad()",
+        "print(isinstance(net, OptimizedModule), compiler_loaded())",
+        "compiled = torch.compile(net, backend='eager')",
+        "print(isinstance(compiled, OptimizedModule), isinstance(net, OptimizedModule))",
+        "print(wrappers._unwrap_compiled(compiled)[0] is net)",
+    )
+    assert lines[1:] == ["False False", "True False", "True"]
 
 
 @pytest.mark.filterwarnings("ignore:guard_size_oblivious:FutureWarning")

@@ -11,7 +11,7 @@ import pytest
 from tests.support.cli_runs import many
 
 HEAVY = (
-    "torch", "jax", "flax", "torch._dynamo.eval_frame", "torch._inductor", "torch.onnx", "transformers", "fvcore", "sympy", "numpy", "scipy", "sklearn",
+    "torch", "jax", "flax", "torch._dynamo.eval_frame", "torch._inductor", "torch.onnx", "torchmetrics", "transformers", "fvcore", "sympy", "numpy", "scipy", "sklearn",
     "pandas", "pyarrow", "matplotlib", "PIL", "rich.console", "jinja2", "tabulate", "pydantic", "optuna", "networkx", "filelock",
     "sqlite3", "asyncio", "http", "ssl", "multiprocessing", "unittest",
 )  # fmt: skip
@@ -59,6 +59,8 @@ MAY: dict[str, set[str]] = {
     "audit net.py:net --input 5x8": MEASURING | SECOND,
     "audit zoo.json": MEASURING | SECOND,
     "audit zoo:digits-cnn": MEASURING | SECOND,
+    "train --steps 1 --out wide": WIDTHS | {"filelock"},
+    "train --method dense --steps 1 --out dense": WIDTHS | {"filelock"},
 }  # fmt: skip
 """Command → what of the heavy it may import."""
 
@@ -121,6 +123,23 @@ def test_torch_imports_what_is_said_of_it() -> None:
     program = f"import sys, torch; print(*[name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) <= WITH_TORCH
+
+
+METRICS = """
+import sys
+from iftplan.nn.training.parallel.fabric import no_metrics_loaded
+with no_metrics_loaded():
+    from lightning_fabric.utilities.imports import _TORCHMETRICS_GREATER_EQUAL_1_0_0 as new
+print(bool(new), "torchmetrics" in sys.modules, "transformers" in sys.modules)
+import torchmetrics
+with no_metrics_loaded():
+    print(sys.modules["torchmetrics"] is torchmetrics, hasattr(torchmetrics, "Metric"))
+"""
+
+
+def test_lightning_fabric_knows_the_version_of_torchmetrics_without_it() -> None:
+    done = subprocess.run([sys.executable, "-c", METRICS], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["True False False", "True True"]
 
 
 def test_the_list_would_see_what_is_imported(folder: Path) -> None:

@@ -30,10 +30,18 @@ class _Late(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         spec = vars(self).get("__spec__")
-        within = name == "__path__" and spec is not None and spec.submodule_search_locations is not None
-        if name.startswith("__") and not within:  # the import of a module inside asks for the path
+        package = spec is not None and spec.submodule_search_locations is not None
+        if name.startswith("__") and not (package and name == "__path__" and _imports_within()):
             raise AttributeError(f"module {vars(self)['__name__']!r} has no attribute {name!r}")
-        return getattr(_loaded(self.__name__), name)
+        module = _loaded(self.__name__)
+        if package and not hasattr(module, name) and find_spec(f"{self.__name__}.{name}") is not None:
+            return import_module(f"{self.__name__}.{name}")  # as `from package import name` does
+        return getattr(module, name)
+
+
+def _imports_within() -> bool:
+    """Whether a module inside the asked one is being imported; `from package import name` asks for the path too, and needs none."""
+    return sys._getframe(2).f_globals.get("__name__") in ("importlib._bootstrap", "_frozen_importlib")
 
 
 def put_off_modules() -> None:
@@ -69,6 +77,17 @@ def compiler_loaded() -> bool:
     return not isinstance(sys.modules.get(_COMPILER), _Late | None)
 
 
+class _IsCompiled(type):
+    """Of a class that stands for the compiler's: what was compiled is its instance, and nothing is before there is a compiler."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return compiler_loaded() and isinstance(instance, sys.modules[_COMPILER].OptimizedModule)
+
+
+class _CompiledModule(metaclass=_IsCompiled):
+    """The class of compiled modules, for those who ask of a module whether it is one."""
+
+
 def _disable(function: Any = None, recursive: bool = True, **more: Any) -> Any:
     """What keeps a function of torch's own from the compiler, from the moment on at which there is one."""
     if function is None or more != {"wrapping": False}:  # asked by somebody else
@@ -82,6 +101,10 @@ def _disable(function: Any = None, recursive: bool = True, **more: Any) -> Any:
         return kept[0](*args, **kwargs) if kept else function(*args, **kwargs)
 
     return run
+
+
+def _graph_break(message: str = "") -> None:
+    """What ends a graph where one is being compiled."""
 
 
 def _where_plain(name: str, answer: Callable[..., Any]) -> Callable[..., Any]:
@@ -144,7 +167,7 @@ _WHERE_PLAIN: Final[Mapping[str, Callable[..., Any]]] = MappingProxyType(
 )
 _ANSWERS: Final[Mapping[str, Mapping[str, Callable[..., Any]]]] = MappingProxyType(
     {
-        _COMPILER: {"disable": _disable},
+        _COMPILER: {"disable": _disable, "graph_break": _graph_break, "OptimizedModule": _CompiledModule},
         _PROVER: {"translation_validation_enabled": _proves},
         _SYMBOLS: {name: _where_plain(name, answer) for name, answer in _WHERE_PLAIN.items()},
     }

@@ -24,7 +24,6 @@ from iftplan.nn.application.scales import planned_scales
 from iftplan.nn.layers.branches import Member
 from iftplan.nn.masks.masked_weights import stream
 from iftplan.nn.meta.inputs import matching, random_inputs
-from iftplan.nn.reading.widths.trace import trace_widths
 from iftplan.nn.torch_internals import tree_leaves
 from iftplan.nn.warmstart.layers import MaskChoice, relative_error, start_member_, start_plain_
 from iftplan.nn.warmstart.net2wider import Widened, net2wider
@@ -137,10 +136,11 @@ def _dense_state(dense: nn.Module, plan: Plan, seed: int) -> Widened:
     """The dense model's tensors at the plan's widths."""
     if not plan.widths:
         return Widened(dense.state_dict(), ())
+    from iftplan.nn.reading.widths.trace import trace_widths
+
     inputs = matching(plan.inputs, dense)
-    return net2wider(
-        dense, trace_widths(dense, inputs, heads=plan.heads, operators=None), plan.widths, inputs, seed
-    )
+    couplings = trace_widths(dense, inputs, heads=plan.heads, operators=None)
+    return net2wider(dense, couplings, plan.widths, inputs, seed)
 
 
 def _copy_(applied: nn.Module, state: Mapping[str, Tensor]) -> None:

@@ -19,6 +19,7 @@ from iftplan.base.errors import InputError
 from iftplan.nn.training.data import opening
 from iftplan.nn.training.data.batches import EvaluationBatches
 from iftplan.nn.training.data.cifar import read_cifar
+from iftplan.nn.training.data.digits import read_digits
 from iftplan.nn.training.data.images import Images
 from iftplan.nn.training.data.masked_tokens import MaskedWindows
 from iftplan.nn.training.data.opening import kind_of, open_data
@@ -76,6 +77,18 @@ def test_crops_and_mirrors_are_those_of_a_loop(top: float, left: float, mirror: 
     expected = padded[:, row : row + 6, column : column + 5]
     expected = expected[:, :, ::-1] if float(draws[0, 2]) < 0.5 else expected
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
+
+
+def test_digits_are_those_of_scikit_learn() -> None:
+    """They are read from its file, without it."""
+    from sklearn.datasets import load_digits
+
+    parts = read_digits(0.2)
+    pixels, labels = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    found = load_digits()
+    images = np.rint(found.images * (255 / 16)).astype(np.uint8)
+    ours = sorted(zip(pixels.flatten(1).tolist(), labels.tolist(), strict=True))
+    assert ours == sorted(zip(images.reshape(1797, 64).tolist(), found.target.tolist(), strict=True))
 
 
 def test_evaluation_takes_images_as_they_are() -> None:

@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from iftplan.base.errors import InputError
 from iftplan.nn.torch_internals import processor_has_bf16
+from iftplan.nn.training.parallel.fabric import no_metrics_loaded
 from iftplan.runs.settings import TrainingConfig
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def engine_for(training: TrainingConfig, loggers: list[Any] | None = None) -> Fa
         InputError: lightning-fabric is missing, or the processes cannot be arranged so.
     """
     try:
-        from lightning_fabric import Fabric
+        with no_metrics_loaded():
+            from lightning_fabric import Fabric
     except ImportError as error:
         raise InputError(
             "training runs on lightning-fabric, which is not installed; install it with: pip install 'iftplan[train]'."

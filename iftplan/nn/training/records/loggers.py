@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from iftplan.base.errors import InputError
+from iftplan.nn.training.parallel.fabric import no_metrics_loaded
 
 LOGGERS = ("tensorboard", "mlflow")
 
@@ -25,7 +26,8 @@ def logger_named(name: str, directory: Path) -> Any:
 
 
 def _tensorboard(directory: Path) -> Any:
-    from lightning_fabric.loggers.tensorboard import TensorBoardLogger
+    with no_metrics_loaded():
+        from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
     try:
         return TensorBoardLogger(directory, name="tensorboard", version="")
@@ -42,7 +44,8 @@ def _mlflow(directory: Path) -> Any:
         raise InputError(
             "--logger mlflow needs MLflow, which is not installed; install it with: pip install mlflow-skinny."
         ) from error
-    from lightning_fabric.loggers.logger import Logger
+    with no_metrics_loaded():
+        from lightning_fabric.loggers.logger import Logger
 
     class MlflowLogger(Logger):
         """Logger to one MLflow run, at the place that MLflow's MLFLOW_TRACKING_URI names."""
