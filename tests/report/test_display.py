@@ -39,7 +39,7 @@ from iftplan.runs.laws.sparse import LAWS
 from iftplan.runs.results.observations import Observation
 from iftplan.runs.results.tradeoff import tradeoff
 from tests.support.hand_specs import chain
-from tests.support.hostile import HOSTILE
+from tests.support.pages.hostile import HOSTILE
 from tests.support.places import GOLDEN
 
 

@@ -36,8 +36,8 @@ from iftplan.report.sarif import page_sarif
 from iftplan.report.table import Table
 from iftplan.report.treemap import HEIGHT, WIDTH, tiles
 from tests.support.cli_runs import iftplan
-from tests.support.hostile import HOSTILE
 from tests.support.pages.browser import BROWSER, dom
+from tests.support.pages.hostile import HOSTILE
 
 
 def audited(name: Callable[[int], str], layers: int, *, compares: bool = True) -> AuditReport:

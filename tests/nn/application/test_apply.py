@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,16 @@ from iftplan.nn.layers.branches import Doped, Factorized, Parallel
 from iftplan.nn.meta.copies import on_meta
 from iftplan.plans.audit.audit import Verdict
 from tests.support.models.applied import FAMILIES, HOSTS, answer, host, masks_of, planned
+from tests.support.sampling import sampled
 
 ENGINES = ("meta", "fvcore", "flop_counter")
-QUICK = ("convolutions", "GPT-2")  # the other hosts go with the minutes-long tests
+QUICK = ("convolutions", "GPT-2")  # a share of the other hosts goes with the minutes-long tests
 CASES = [
-    pytest.param(name, family, marks=[] if name in QUICK else [pytest.mark.slow])
-    for name in HOSTS
-    for family in FAMILIES
+    *product(QUICK, FAMILIES),
+    *(
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in sampled([name for name in HOSTS if name not in QUICK], FAMILIES, of=4)
+    ),
 ]
 
 

@@ -32,6 +32,7 @@ from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.plans.document.plan import parse_plan, plan_document
 from iftplan.plans.plan import Plan, Scope
 from tests.support.models import applied
+from tests.support.sampling import sampled
 
 ENGINES = ("meta", "flop_counter", "fvcore")
 HOSTS = {
@@ -52,28 +53,26 @@ def planned(name: str, family: str, sparsity: str | None = "1/2", **options: Any
     return ift.plan(spec, family, sparsity, **options)
 
 
+CHANGES: list[tuple[str, dict[str, Any]]] = [
+    ("monarch", {"sparsity": "3/4"}),
+    ("btt", {"sparsity": "3/4"}),
+    ("kronecker", {"sparsity": "3/4"}),
+    ("butterfly", {"sparsity": "3/4"}),
+    ("monarch", {"sparsity": "0", "budget": "0.5x"}),
+    ("btt", {"sparsity": "1/2", "budget": "1.5x"}),
+    ("kronecker", {"sparsity": "1/2", "budget": "1.5x"}),
+    ("butterfly", {"sparsity": "1/2", "budget": "0.5x"}),
+    ("wide", {"mask": "blockdiag4+shuffle"}),
+    ("wide", {"mask": "butterfly16x4"}),
+    ("doped", {"mask": "blockdiag4"}),
+    ("doped", {"mask": "butterfly32x4"}),
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gpt3-small", "vit-b16"])
-@pytest.mark.parametrize(
-    ("family", "options"),
-    [
-        ("monarch", {"sparsity": "3/4"}),
-        ("btt", {"sparsity": "3/4"}),
-        ("kronecker", {"sparsity": "3/4"}),
-        ("butterfly", {"sparsity": "3/4"}),
-        ("monarch", {"sparsity": "0", "budget": "0.5x"}),
-        ("btt", {"sparsity": "1/2", "budget": "1.5x"}),
-        ("kronecker", {"sparsity": "1/2", "budget": "1.5x"}),
-        ("butterfly", {"sparsity": "1/2", "budget": "0.5x"}),
-        ("wide", {"mask": "blockdiag4+shuffle"}),
-        ("wide", {"mask": "butterfly16x4"}),
-        ("doped", {"mask": "blockdiag4"}),
-        ("doped", {"mask": "butterfly32x4"}),
-    ],
-)
-def test_three_engines_count_the_plan_of_a_transformer(
-    name: str, family: str, options: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize(("name", "change"), sampled(("gpt3-small", "vit-b16"), CHANGES, of=2))
+def test_three_engines_count_the_plan_of_a_transformer(name: str, change: tuple[str, dict[str, Any]]) -> None:
+    family, options = change
     plan = ift.plan(ift.read_model(f"zoo:{name}"), family, **options)
     assert parse_plan(plan_document(plan)) == plan
     report = ift.audit(plan, measure_plan(plan, engines=ENGINES))
@@ -87,8 +86,9 @@ def test_three_engines_count_the_plan_of_a_transformer(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gpt3-small", "vit-b16"])
-@pytest.mark.parametrize("family", [*FAMILIES, "experts:8x2"])
+@pytest.mark.parametrize(
+    ("name", "family"), sampled(("gpt3-small", "vit-b16"), (*FAMILIES, "experts:8x2"), of=2)
+)
 def test_three_engines_count_the_applied_transformer(name: str, family: str) -> None:
     sparsity = None if family.startswith("experts") else "3/4"
     plan = ift.plan(ift.read_model(f"zoo:{name}"), family, sparsity, scope="model")

@@ -8,6 +8,7 @@ import iftplan as ift
 from iftplan.models.zoo import ZOO
 from iftplan.nn.application.measuring import measure_plan
 from iftplan.plans.plan import Scope
+from tests.support.sampling import sampled
 
 ENGINES = ("meta", "flop_counter", "fvcore")
 
@@ -34,8 +35,7 @@ def check(name: str, family: str, sparsity: str, scope: str = "layers") -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["wide", "parallel"])
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize(("name", "family"), sampled(tuple(ZOO), ("wide", "parallel"), of=2))
 def test_the_zoo_costs_what_it_costs_dense(name: str, family: str) -> None:
     check(name, family, "3/4")
 
