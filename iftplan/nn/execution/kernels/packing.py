@@ -120,7 +120,9 @@ def _order(counts, shared):  # type: ignore[no-untyped-def]
     order = np.arange(len(counts))
     if not shared:
         for start in range(0, len(counts), _NEAR):
-            order[start : start + _NEAR] = start + np.argsort(-counts[start : start + _NEAR], kind="mergesort")
+            order[start : start + _NEAR] = start + np.argsort(
+                -counts[start : start + _NEAR], kind="mergesort"
+            )
     return order
 
 
