@@ -64,7 +64,7 @@ test-jax: | check-python
 test-newest: $(NEWEST)/.swept
 	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest -W default -n auto --dist loadfile --doctest-modules --ignore=iftplan/jaxnn iftplan tests
 	OMP_NUM_THREADS=1 $(NEWEST)/bin/python -m pytest -W default -n auto --dist loadfile -m 'slow or long'
-	$(NEWEST)/bin/python benchmarks/zoos.py --quick --jobs $(JOBS) --journal $(NEWEST)/zoos.jsonl --again --strict
+	$(NEWEST)/bin/python benchmarks/counting/zoos.py --quick --jobs $(JOBS) --journal $(NEWEST)/zoos.jsonl --again --strict
 
 $(NEWEST)/.swept: pyproject.toml constraints-newest.txt | check-python
 	@printf 'Installing into $(NEWEST); PyTorch with CUDA takes 5.6 GB.\n'

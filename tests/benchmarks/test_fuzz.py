@@ -1,4 +1,4 @@
-"""A sample of `benchmarks/fuzz.py`: hostile inputs of every kind through the command line, in this process."""
+"""A sample of `benchmarks/planning/fuzz.py`: hostile inputs of every kind through the command line, in this process."""
 
 import pytest
 

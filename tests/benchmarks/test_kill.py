@@ -1,4 +1,4 @@
-"""A run killed again and again ends as if it had not been: five kills here, more with `benchmarks/kill.py --kills`."""
+"""A run killed again and again ends as if it had not been: five kills here, more with `benchmarks/processes/kill.py --kills`."""
 
 from __future__ import annotations
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from tests.support.places import BENCHMARKS, page_named
+from tests.support.places import page_named
+from tests.support.programs import path_of
 
-sys.path.insert(0, str(BENCHMARKS))
+sys.path.insert(0, str(path_of("zoos").parent))
 
 import zoos
 from zoo_sweep import stages, table
@@ -170,7 +171,7 @@ def test_what_runs_again(tmp_path: Path) -> None:
 def test_the_page_of_the_documentation_is_what_the_table_writes() -> None:
     page = page_named("models-read.md").read_text(encoding="utf-8")
     assert page.startswith(
-        "# Networks of other libraries\n\nMade by `python benchmarks/zoos.py --page docs/results/models-read.md` from "
+        "# Networks of other libraries\n\nMade by `python benchmarks/counting/zoos.py --page docs/results/models-read.md` from "
     )
     for what in stages.STAGES.values():
         assert f"| {what} |" in page

@@ -165,7 +165,7 @@ PATIENCE = 600.0
 
 @pytest.fixture(scope="module")
 def killing() -> ModuleType:
-    """The processes of `benchmarks/kill.py`; those that are forked need a parent that has computed nothing."""
+    """The processes of `benchmarks/processes/kill.py`; those that are forked need a parent that has computed nothing."""
     return program("kill")
 
 

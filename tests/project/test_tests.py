@@ -7,14 +7,16 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.support.places import MOST, PACKAGE, PAGES, ROOT, TESTS
+import pytest
+
+from tests.support.places import BENCHMARKS, MOST, PACKAGE, PAGES, ROOT, TESTS
 
 AROUND = ("support", "golden", "project", "benchmarks")
 """Folders of tests that are no rooms of the package."""
 
 
-def modules() -> Iterator[Path]:
-    return (path.relative_to(TESTS) for path in TESTS.rglob("*.py") if path.name != "__init__.py")
+def modules(folder: Path = TESTS) -> Iterator[Path]:
+    return (path.relative_to(folder) for path in folder.rglob("*.py") if path.name != "__init__.py")
 
 
 def test_every_folder_is_a_room_of_the_package_or_surrounds_it() -> None:
@@ -22,12 +24,14 @@ def test_every_folder_is_a_room_of_the_package_or_surrounds_it() -> None:
     assert {str(folder) for folder in folders if not (PACKAGE / folder).is_dir()} == set()
 
 
-def test_no_folder_holds_more_than_one_can_take_in() -> None:
+@pytest.mark.parametrize("place", [TESTS, BENCHMARKS], ids=lambda path: path.name)
+def test_no_folder_holds_more_than_one_can_take_in(place: Path) -> None:
     entries: dict[Path, set[Path]] = {}
-    for path in modules():
+    for path in modules(place):
         for entry in (path, *path.parents[:-1]):
             entries.setdefault(entry.parent, set()).add(entry)
-    del entries[Path()]  # the rooms themselves
+    if place == TESTS:
+        del entries[Path()]  # the rooms themselves
     assert {str(folder): len(found) for folder, found in entries.items() if len(found) > MOST} == {}
 
 

@@ -13,7 +13,7 @@ from iftplan.base.errors import MeasureError
 from iftplan.models.spec import InputSpec
 from iftplan.nn.counting.measure import measure
 from tests.support.models.traps import ENGINES, TRAPS, Sparse, Trap
-from tests.support.places import BENCHMARKS
+from tests.support.programs import path_of
 
 CASES = [
     pytest.param(trap, engine, device, id=f"{trap.name}-{device}-{engine}")
@@ -80,7 +80,7 @@ def test_a_sparse_parameter_is_used() -> None:
 @pytest.mark.slow
 def test_the_table_of_counters_is_settled_on_every_row() -> None:
     """Public counters are shown as they are; ours has to be exact, or to say by name what it is not."""
-    script = BENCHMARKS / "traps.py"
+    script = path_of("traps")
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = {line.split("  ")[0]: line.split() for line in done.stdout.splitlines()}

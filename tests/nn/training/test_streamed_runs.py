@@ -22,7 +22,7 @@ from iftplan.plans.plan import Plan
 from iftplan.plans.request import make_plan
 from iftplan.runs.document import merge, parse_run
 from iftplan.runs.settings import RunConfig
-from tests.support.places import BENCHMARKS
+from tests.support.programs import path_of
 
 STEPS = 7
 SETTINGS = {
@@ -125,7 +125,7 @@ def test_a_run_does_not_go_on_with_other_data(planned: Plan, data: Path, tmp_pat
 def test_killed_runs_on_one_and_two_processes_are_equal_to_the_bit() -> None:
     few = ("--images=160", "--rounds=1", "--batches=1", "--kills=2", "--kills-on-two=1", "--steps=12")
     done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / "streaming.py"), *few], capture_output=True, text=True, timeout=600
+        [sys.executable, str(path_of("streaming")), *few], capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     assert done.stdout.count("equal to the bit") == 2

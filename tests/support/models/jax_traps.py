@@ -1,6 +1,6 @@
 """Small JAX functions where counters are known to go wrong, and what they really perform, worked out by hand.
 
-`tests/jaxnn/counting/test_traps.py` holds our counter against this list, `benchmarks/jax_traps.py` XLA's analysis as well.
+`tests/jaxnn/counting/test_traps.py` holds our counter against this list, `benchmarks/counting/jax_traps.py` XLA's analysis as well.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Small modules where counters are known to go wrong, and what they really perform, worked out by hand.
 
-`test_traps.py` holds our engines against this list, `benchmarks/traps.py` other counters as well.
+`test_traps.py` holds our engines against this list, `benchmarks/counting/traps.py` other counters as well.
 """
 
 from __future__ import annotations

@@ -254,7 +254,7 @@ def _speed(entry: PaperEntry, read: Read) -> Table:
     notes = (
         "times over the dense model's, if time followed MACs: without sparse kernels the widened layers cost their dense MACs; "
         "1.00× is ideal",
-        "iftplan bench measures layers on this machine, benchmarks/wallclock_network.py whole networks",
+        "iftplan bench measures layers on this machine, benchmarks/speed/wallclock_network.py whole networks",
     )
     return Table(columns, cells, entry_title(entry), notes)
 

@@ -1,1 +1,0 @@
-"""The sweep of `benchmarks/zoos.py`: what is swept, a process for each model, its journal and its table."""
