@@ -29,7 +29,8 @@ SUMMARIES: Mapping[str, str] = MappingProxyType(
 MODULES: Mapping[str, str] = MappingProxyType(
     {
         **{name: f"planning.{name}" for name in ("solve", "plan", "explore", "advise", "spec", "models")},
-        **{name: f"checking.{name}" for name in ("audit", "check", "diff")},
+        "audit": "checking.audit.command",
+        **{name: f"checking.{name}" for name in ("check", "diff")},
         **{name: f"results.{name}" for name in ("pareto", "plot")},
         "paper": "results.paper.command",
         "train": "training.train",

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from fractions import Fraction
-from typing import TYPE_CHECKING, Annotated, TypedDict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iftplan.base.documents import Document, schema_of
+from iftplan.base.documents import Document
 from iftplan.base.errors import InputError
-from iftplan.base.units import Convention, parse_count
+from iftplan.base.units import Convention
 from iftplan.cli import completion
 from iftplan.cli.arguments import (
     document_in,
-    operators_of,
     plan_in,
-    require_jax,
-    require_torch,
-    short_name,
     spec_in,
 )
+from iftplan.cli.commands.checking.audit.activations import on_data
+from iftplan.cli.commands.checking.audit.audits import (
+    Terms,
+    audit_of_jax_model,
+    audit_of_model,
+    audit_of_plan,
+    framework_asked,
+    kept_or_made,
+)
 from iftplan.cli.help import MODEL_PANEL
-from iftplan.cli.kept_answers import kept_folder, made_here
+from iftplan.cli.kept_answers import made_here
 from iftplan.cli.options import (
     AllowOption,
     ConventionOption,
@@ -37,18 +40,13 @@ from iftplan.cli.options import (
     inputs_of,
     tolerance_of,
 )
-from iftplan.cli.output import Format, emit, say, say_next, working
-from iftplan.cli.process import lasting_imports, same_command
+from iftplan.cli.output import Format, emit, say, say_next
+from iftplan.cli.process import same_command
 from iftplan.cli.source_lines import source_place
 from iftplan.models.counting import ENGINES, EngineName
-from iftplan.models.spec import Framework, InputSpec
 
 if TYPE_CHECKING:
-    from torch.nn import Module
-
-    from iftplan.models.dynamic.selection import InputSelection
-    from iftplan.nn.counting.operators.registry import Operator
-    from iftplan.plans.audit.audit import AuditReport, Reference
+    from iftplan.plans.audit.audit import AuditReport
     from iftplan.plans.plan import Plan
 
 DATA_PANEL = "Activations"
@@ -218,20 +216,20 @@ def command(
         raise InputError(
             f"{full} counts every query with every key, so --attention does not go with it. Leave one of them out."
         )
-    terms = _Terms(
+    terms = Terms(
         engines=tuple(dict.fromkeys((engine or "meta", *(ENGINES if cross_check else ())))),
         second="" if engine else "fvcore",
         allow=tuple(allow or ()),
         may_stay_uncalled=tuple(allow_uncalled or ()),
     )
     allowed = tolerance_of(tolerance)
-    measured = _on_data(data, samples, selection, effective_budget)
+    measured = on_data(data, samples, selection, effective_budget)
     if attention and measured is not None:
         raise InputError(
             "--data counts every query with every key, so --attention does not go with it. Leave one of them out."
         )
     document = document_in(subject)
-    library = framework or _framework(document, model, subject)
+    library = framework or framework_asked(document, model, subject)
     if library == "jax":
         torch_alone = {
             "--engine": engine is not None,
@@ -255,18 +253,18 @@ def command(
             )
         plan = _plan_not_spec(document, subject)
         trusted = trust or (model is None and made_here(document, no_cache))
-        audited = _of_plan(plan, model, trusted, allowed, terms, library)
+        audited = audit_of_plan(plan, model, trusted, allowed, terms, library)
         named: Document = {"plan": document, "model": model, "trust": trusted}
     else:
         if model is not None:
             raise InputError(f"--model belongs to a plan, and {subject} is a model. Leave it out.")
         other = document_in(against) if against else None
         if library == "jax":
-            audited = _of_jax_model(
+            audited = audit_of_jax_model(
                 subject, inputs_of(input), (against, other), budget, allowed, terms, cross_check
             )
         else:
-            audited = _of_model(
+            audited = audit_of_model(
                 subject,
                 inputs_of(input),
                 (against, other),
@@ -288,7 +286,7 @@ def command(
             **({"attention": attention} if attention else {}),
             **({"framework": library, "cross_check": cross_check} if library == "jax" else {}),
         }
-    report = _kept_or_made(
+    report = kept_or_made(
         audited,
         {"task": "audit", "tolerance": tolerance, **terms, **named},
         no_cache or nonzeros or measured is not None,
@@ -392,293 +390,3 @@ def _plan_not_spec(document: Document, where: str) -> Plan:
             f"{where} is a spec and holds no network to measure. Audit its source: iftplan audit {source}."
         )
     return plan_in(document, where)
-
-
-class _Terms(TypedDict):
-    """How to measure, and what passes."""
-
-    engines: tuple[str, ...]
-    second: str
-    allow: tuple[str, ...]
-    may_stay_uncalled: tuple[str, ...]
-
-
-class _Measuring(TypedDict):
-    """The same, as the audits take it."""
-
-    engines: tuple[str, ...]
-    second: str
-    operators: Mapping[str, Operator]
-    may_stay_uncalled: tuple[str, ...]
-
-
-def _measuring(terms: _Terms) -> _Measuring:
-    return {
-        "engines": terms["engines"],
-        "second": terms["second"],
-        "operators": operators_of(terms["allow"]),
-        "may_stay_uncalled": terms["may_stay_uncalled"],
-    }
-
-
-@dataclass(frozen=True, slots=True)
-class _Audit:
-    """An audit that can be made.
-
-    Attributes:
-        doing: what it does, for who waits.
-        sources: of the models that it builds.
-        report: makes it.
-        framework: library that its models are written in.
-    """
-
-    doing: str
-    sources: tuple[str, ...]
-    report: Callable[[], AuditReport]
-    framework: Framework = "torch"
-
-
-def _kept_or_made(audit: _Audit, request: Document, no_cache: bool) -> AuditReport:
-    """The report of an earlier command while it would come out the same, or a new one."""
-    from iftplan.cache.answers import Question, keep_answer, kept_answer, watch_reads
-    from iftplan.models.sources import parse_source
-    from iftplan.plans.audit.document import audit_document, parse_report
-
-    folder = kept_folder(no_cache)
-    asked = Question(request, any(parse_source(source).runs_user_code for source in audit.sources))
-    if (found := kept_answer(asked, folder)) is not None:
-        return parse_report(found)
-    building = f"building {audit.sources[0] if audit.sources else 'the model'}"
-    if audit.framework == "jax":
-        require_jax(building)
-        with lasting_imports():
-            import iftplan.jaxnn.counting.audit  # noqa: F401
-    else:
-        require_torch(building)
-        with lasting_imports():
-            from iftplan.nn.application.audit import load
-
-            load(request["engines"], request["second"])
-    reads = watch_reads(folder)
-    with working(audit.doing):
-        report = audit.report()
-    keep_answer(asked, folder, audit_document(report), reads)
-    return report
-
-
-def _framework(document: Document | None, model: str | None, subject: str) -> Framework:
-    """Library of the model that is audited, or that a plan was made for."""
-    from iftplan.models.frameworks import framework_of
-
-    if document is None:
-        return framework_of(subject)
-    return framework_of(model or str(document.get("model", "")))
-
-
-def _of_plan(
-    plan: Plan,
-    model: str | None,
-    trust: bool,
-    tolerance: Fraction | None,
-    terms: _Terms,
-    framework: Framework,
-) -> _Audit:
-    from iftplan.plans.audit.audit import PLAN_TOLERANCE
-
-    def of_torch() -> AuditReport:
-        from iftplan.nn.application.audit import audit
-
-        return audit(plan, model, trust=trust, tolerance=_or(tolerance, PLAN_TOLERANCE), **_measuring(terms))
-
-    def of_jax() -> AuditReport:
-        from iftplan.jaxnn.application.audit import audit
-
-        return audit(
-            plan,
-            model,
-            trust=trust,
-            tolerance=_or(tolerance, PLAN_TOLERANCE),
-            allow=terms["allow"],
-            may_stay_uncalled=terms["may_stay_uncalled"],
-        )
-
-    sources = tuple(filter(None, (model or plan.model,)))
-    doing = f"building and measuring the plan for {plan.model}"
-    return _Audit(doing, sources, of_jax if framework == "jax" else of_torch, framework)
-
-
-def _of_model(
-    subject: str,
-    inputs: tuple[InputSpec, ...],
-    against: tuple[str | None, Document | None],
-    budget: str | None,
-    nonzeros: bool,
-    redistributed: bool,
-    tolerance: Fraction | None,
-    terms: _Terms,
-    measured: _OnData | None,
-    attention: str,
-) -> _Audit:
-    from iftplan.plans.audit.audit import Reference
-
-    name, document = against
-    plan = plan_in(document, name) if document is not None and name is not None else None
-    if plan is not None:
-        inputs = inputs or plan.inputs
-
-    def report() -> AuditReport:
-        from iftplan.nn.sources import construct_with_inputs
-
-        if measured is None:
-            return static(*construct_with_inputs(subject, inputs, device="cpu" if nonzeros else "meta"))
-        from iftplan.nn.application.against_plan import is_applied
-        from iftplan.nn.training.measures.activity import network_with_values
-
-        network, used = network_with_values(subject, inputs)
-        masked = nonzeros or (plan is not None and is_applied(plan, network, used))
-        return _with_activity(static(network, used), network, used, measured, masked, terms)
-
-    def static(network: Module, used: tuple[InputSpec, ...]) -> AuditReport:
-        from iftplan.nn.application.against_plan import audit_by_plan
-        from iftplan.nn.application.audit import audit_network
-
-        measuring = _measuring(terms)
-        if plan is not None:
-            found = audit_by_plan(
-                subject,
-                network,
-                used,
-                plan,
-                reference=f"plan {short_name(name or '')}",
-                nonzeros=nonzeros,
-                tolerance=tolerance,
-                redistributed=redistributed,
-                **measuring,
-            )
-            return replace(found, subject=subject)
-        reference = Reference.of_budget(budget) if budget else None
-        if name is not None:
-            reference = _reference(name, used, measuring["operators"])
-        usual = Fraction(0) if budget else Fraction(1, 1000)
-        return audit_network(
-            subject,
-            network,
-            used,
-            reference,
-            nonzeros=nonzeros,
-            tolerance=_or(tolerance, usual),
-            attention=attention,
-            **measuring,
-        )
-
-    sources = (subject, name) if name is not None and plan is None else (subject,)
-    return _Audit(f"measuring {subject}", sources, report)
-
-
-def _of_jax_model(
-    subject: str,
-    inputs: tuple[InputSpec, ...],
-    against: tuple[str | None, Document | None],
-    budget: str | None,
-    tolerance: Fraction | None,
-    terms: _Terms,
-    cross_check: bool,
-) -> _Audit:
-    """Audit of a JAX model, held against a budget, a plan or spec of either framework, or another JAX model."""
-    from iftplan.plans.audit.audit import Reference
-
-    name, document = against
-    reference: str | Reference | None = Reference.of_budget(budget) if budget else name
-    if name and document is not None and schema_of(document, name) == "plan":
-        reference = Reference.of_plan(plan_in(document, name), f"plan {short_name(name)}")
-    elif name and document is not None:
-        macs = spec_in(document, name, ()).macs
-        reference = Reference(f"spec {short_name(name)}", macs, dense_macs=macs)
-
-    def report() -> AuditReport:
-        from iftplan.jaxnn.counting.audit import audit_source
-
-        return audit_source(
-            subject,
-            inputs,
-            reference,
-            tolerance=_or(tolerance, Fraction(0) if budget else Fraction(1, 1000)),
-            allow=terms["allow"],
-            may_stay_uncalled=terms["may_stay_uncalled"],
-            cross_check=cross_check,
-        )
-
-    sources = (subject, name) if name is not None and document is None else (subject,)
-    return _Audit(f"measuring {subject}", sources, report, "jax")
-
-
-@dataclass(frozen=True, slots=True)
-class _OnData:
-    """What to measure effective MACs on.
-
-    Attributes:
-        path: of the data.
-        samples: the most of them.
-        selection: rule by which inputs are set to zero.
-        budget: the most effective MACs; None for no limit.
-    """
-
-    path: str
-    samples: int
-    selection: InputSelection
-    budget: int | None
-
-
-def _on_data(data: str | None, samples: int, selection: str, budget: str | None) -> _OnData | None:
-    """What the options ask to measure on data; None for nothing."""
-    from iftplan.models.dynamic.selection import parse_selection
-
-    if data is None:
-        if selection != "zeros" or budget is not None:
-            option = "--selection" if budget is None else "--effective-budget"
-            raise InputError(f"{option} is about activations, which need data. Name them: --data PATH.")
-        return None
-    return _OnData(data, samples, parse_selection(selection), None if budget is None else parse_count(budget))
-
-
-def _with_activity(
-    report: AuditReport,
-    network: Module,
-    inputs: tuple[InputSpec, ...],
-    asked: _OnData,
-    nonzeros: bool,
-    terms: _Terms,
-) -> AuditReport:
-    """The report with effective MACs beside the static ones.
-
-    Args:
-        report: static.
-        network: with values.
-        inputs: that it is counted with.
-        asked: what to measure.
-        nonzeros: whether the static counts leave out weights that are zero.
-        terms: how to measure.
-    """
-    from iftplan.nn.training.measures.activity import activation_sparsity, data_batches
-    from iftplan.plans.audit.effective import with_effective
-
-    batches, name = data_batches(asked.path, inputs, asked.samples, say)
-    operators = operators_of(terms["allow"])
-    found = activation_sparsity(
-        network, batches, selection=asked.selection, nonzeros=nonzeros, operators=operators
-    )
-    return with_effective(report, found, name, asked.budget)
-
-
-def _or(tolerance: Fraction | None, usual: Fraction) -> Fraction:
-    return usual if tolerance is None else tolerance
-
-
-def _reference(against: str, inputs: tuple[InputSpec, ...], operators: Mapping[str, Operator]) -> Reference:
-    """Another model, counted with the same inputs."""
-    from iftplan.nn.counting.measure import measure
-    from iftplan.nn.sources import construct_with_inputs
-    from iftplan.plans.audit.audit import Reference
-
-    base, used = construct_with_inputs(against, inputs, device="meta")
-    return Reference.of_table(measure(base, used, operators=operators), against)
