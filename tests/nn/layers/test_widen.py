@@ -18,13 +18,20 @@ from iftplan.nn.meta.copies import on_meta
 from iftplan.nn.meta.inputs import make_inputs
 from iftplan.nn.reading.widths.trace import trace_widths
 from tests.support.models.widths import IMAGE, MODELS, TRANSFORMERS, classifier, conv
+from tests.support.sampling import sampled
 
-SLOW = {"MobileNetV2", "MobileViT", "Swin"}
+SLOW = ("MobileNetV2", "MobileViT", "Swin")
+FACTORS = ((2, "number"), (1.37, "size"))
 CASES = [
-    pytest.param(name, factor, heads, marks=[pytest.mark.slow] if slow else [])
-    for name in MODELS
-    for factor, heads in ((2, "number"), (1.37, "size"))
-    for slow in [name in SLOW or (factor != 2 and name in TRANSFORMERS)]
+    *(
+        pytest.param(
+            name, *factor, marks=[pytest.mark.slow] if factor[0] != 2 and name in TRANSFORMERS else []
+        )
+        for name in MODELS
+        if name not in SLOW
+        for factor in FACTORS
+    ),
+    *(pytest.param(name, *factor, marks=pytest.mark.slow) for name, factor in sampled(SLOW, FACTORS, of=2)),
 ]
 
 
