@@ -60,7 +60,7 @@ MAY: dict[str, set[str]] = {
     "audit zoo.json": MEASURING | SECOND,
     "audit zoo:digits-cnn": MEASURING | SECOND,
     "train --steps 1 --out wide": WIDTHS | {"filelock"},
-    "train --method dense --steps 1 --out dense": WIDTHS | {"filelock"},
+    "train --method dense --steps 1 --out dense": MEASURING | {"filelock"},
 }  # fmt: skip
 """Command → what of the heavy it may import."""
 

@@ -27,7 +27,6 @@ from iftplan.nn.masks.masked_weights import SUFFIX, draw_masks_, enforce_, has_m
 from iftplan.nn.meta.copies import check_ties, deep_copy, without_data
 from iftplan.nn.meta.inputs import matching
 from iftplan.nn.meta.wrappers import bare, unwrap_, unwrapped
-from iftplan.nn.reading.widths.outputs import check_outputs
 from iftplan.plans.experts import ROUTER, SHARED
 from iftplan.plans.plan import Plan, PlannedLayer, Role
 
@@ -116,6 +115,8 @@ def _apply_to(
         # a rehearsal without data: what is refused, is refused here
         _build_(plan, shapes, couplings, forward, nonlinear, seed)
         if plan.widths:
+            from iftplan.nn.reading.widths.outputs import check_outputs  # sizes that are symbols
+
             check_outputs(seen, shapes, matching(plan.inputs, seen))
         check_called(plan, shapes, seen)
         check_scaled(planned_scales(plan), shapes)

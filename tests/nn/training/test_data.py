@@ -79,10 +79,13 @@ def test_crops_and_mirrors_are_those_of_a_loop(top: float, left: float, mirror: 
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-6)
 
 
-def test_digits_are_those_of_scikit_learn() -> None:
-    """They are read from its file, without it."""
+@pytest.mark.parametrize("there", [True, False])
+def test_digits_are_those_of_scikit_learn(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are read from its file, without it; where the file is packed in some other way, by it."""
     from sklearn.datasets import load_digits
 
+    if not there:
+        monkeypatch.setattr(Path, "exists", lambda path: False)
     parts = read_digits(0.2)
     pixels, labels = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
     found = load_digits()
