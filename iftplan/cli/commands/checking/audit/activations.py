@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class OnData:
-    """What to measure effective MACs on.
+    """Data that effective MACs are measured on, and how.
 
     Attributes:
         path: of the data.
@@ -38,7 +38,17 @@ class OnData:
 
 
 def on_data(data: str | None, samples: int, selection: str, budget: str | None) -> OnData | None:
-    """What the options ask to measure on data; None for nothing."""
+    """The request that the options make to measure on data; None where they make none.
+
+    Args:
+        data: path of the data; None without it.
+        samples: the most of them.
+        selection: rule by which inputs are set to zero, as text.
+        budget: the most effective MACs, as text; None for no limit.
+
+    Raises:
+        InputError: an option is about data and there are none, or it cannot be read.
+    """
     from iftplan.models.dynamic.selection import parse_selection
 
     if data is None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Terms(TypedDict):
-    """How to measure, and what passes."""
+    """Engines, operators and modules of an audit: how it measures, and what passes."""
 
     engines: tuple[str, ...]
     second: str
@@ -68,7 +68,13 @@ class Audit:
 
 
 def kept_or_made(audit: Audit, request: Document, no_cache: bool) -> AuditReport:
-    """The report of an earlier command while it would come out the same, or a new one."""
+    """The report of an earlier command while it would come out the same, or a new one.
+
+    Args:
+        audit: that would be made.
+        request: everything that was asked.
+        no_cache: whether an earlier report is not looked for.
+    """
     from iftplan.cache.answers import Question, keep_answer, kept_answer, watch_reads
     from iftplan.models.sources import parse_source
     from iftplan.plans.audit.document import audit_document, parse_report
@@ -96,7 +102,13 @@ def kept_or_made(audit: Audit, request: Document, no_cache: bool) -> AuditReport
 
 
 def framework_asked(document: Document | None, model: str | None, subject: str) -> Framework:
-    """Library of the model that is audited, or that a plan was made for."""
+    """Library of the model that is audited, or that a plan was made for.
+
+    Args:
+        document: of the plan; None where a model is audited.
+        model: source that stands for the plan's own.
+        subject: the model's source, where there is no document.
+    """
     from iftplan.models.frameworks import framework_of
 
     if document is None:
