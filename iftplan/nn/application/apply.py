@@ -115,7 +115,8 @@ def _apply_to(
         # a rehearsal without data: what is refused, is refused here
         _build_(plan, shapes, couplings, forward, nonlinear, seed)
         if plan.widths:
-            from iftplan.nn.reading.widths.outputs import check_outputs  # brings SymPy, which takes longer than to apply a small plan
+            # it brings SymPy, which takes longer than applying a small plan
+            from iftplan.nn.reading.widths.outputs import check_outputs
 
             check_outputs(seen, shapes, matching(plan.inputs, seen))
         check_called(plan, shapes, seen)
