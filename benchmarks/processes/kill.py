@@ -47,6 +47,8 @@ SETTINGS = (
     "--set", "optimizer.lr=0.01",
 )  # fmt: skip
 AIMS = ("training", "writing", "writing", "start")
+LATEST = 0.75
+"""Part of a run up to which kills are aimed: a fast machine makes several steps between the aim and the kill."""
 PATIENCE = 600.0
 """Seconds after which a process that does not come to where it is to be killed has failed."""
 
@@ -143,11 +145,12 @@ def finish(run: Run) -> None:
 def kill(
     directory: Path, steps: int, aim: str, target: int, random: Random, *, fresh: bool, form: str = "single"
 ) -> Kill | None:
-    """Continue a run and kill it after a step or, for "start", before; None where it came to its end first."""
+    """Continue a run and kill it after a step or, for "start", before its next checkpoint is whole; None where it ended."""
     before, left = newest_file(directory), half_written(directory)
     run = Run(directory, steps, resume=(directory / "run.json").exists(), fresh=fresh, form=form)
     if aim == "start":
-        time.sleep(random.uniform(0.0, 4.0 if fresh else 1.0))
+        due = time.monotonic() + random.uniform(0.0, 4.0 if fresh else 1.0)
+        wait_until(run, lambda: time.monotonic() > due or newest_file(directory) > before)
     else:
         wait_until(run, lambda: newest_file(directory) > max(before, f"checkpoint-{target:09d}"))
         time.sleep(random.uniform(0.0, 0.1))
@@ -194,7 +197,7 @@ def killed_run(
 ) -> list[Kill]:
     """Kill a run so many times, then let it end."""
     random, found = Random(seed), []
-    targets = sorted(random.uniform(0.0, 0.9) * steps for _ in range(kills))
+    targets = sorted(random.uniform(0.0, LATEST) * steps for _ in range(kills))
     for number, target in enumerate(targets):
         one = kill(directory, steps, AIMS[number % len(AIMS)], int(target), random, fresh=fresh, form=form)
         if one is None:
