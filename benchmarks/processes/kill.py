@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 
 import iftplan
-import iftplan.cli.commands.training.train
+import iftplan.cli.commands.training.train.command
 import iftplan.nn.reading.read
 import iftplan.nn.training.setup
 from iftplan.cli.main import main as main_of_iftplan

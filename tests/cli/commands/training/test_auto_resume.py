@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from iftplan.base.errors import UnreachableError
-from iftplan.cli.commands.training.train import _watched
+from iftplan.cli.commands.training.train.run import watched
 from iftplan.cli.output import Interrupted
 from iftplan.nn.training.parallel.links import watched_links
 from tests.support.cli_runs import iftplan
@@ -78,6 +78,6 @@ def test_other_errors_stay_what_they_are() -> None:
 def test_one_process_of_those_that_are_interrupted_says_how_to_go_on(rank: int, told: str) -> None:
     fabric = Record(is_global_zero=rank == 0, global_rank=rank)
     loop: Any = Record(fabric=fabric, step=3, length=Record(steps=9), task=Record(metric="accuracy"))
-    with pytest.raises(Interrupted) as caught, _watched(loop, Path("runs/two")):
+    with pytest.raises(Interrupted) as caught, watched(loop, Path("runs/two")):
         raise KeyboardInterrupt
     assert str(caught.value) == told

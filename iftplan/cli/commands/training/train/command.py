@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,16 +12,15 @@ import typer
 from iftplan.base.errors import InputError, StaleError
 from iftplan.base.units import parse_size
 from iftplan.cli import completion
+from iftplan.cli.commands.training.train.plans import plan_of, resumed_plan
+from iftplan.cli.commands.training.train.run import train
 from iftplan.cli.kept_answers import made_here
 from iftplan.cli.options import NoCacheOption, PlanModelOption, Reference, TrustOption
-from iftplan.cli.output import Interrupted, say, say_next
+from iftplan.cli.output import say_next
 from iftplan.cli.process import same_command
 from iftplan.runs.methods import METHODS
 
 if TYPE_CHECKING:
-    from iftplan.base.documents import Document
-    from iftplan.cli.progress import Watcher
-    from iftplan.nn.training.loop import Loop
     from iftplan.plans.plan import Plan
     from iftplan.runs.settings import RunConfig
 
@@ -239,7 +235,7 @@ def command(
         from iftplan.nn.training.records.claims import refuse_taken
 
         refuse_taken(directory)  # before a plan is made
-    made, document = _resumed_plan(directory) if begun else _plan_of(run, no_cache)
+    made, document = resumed_plan(directory) if begun else plan_of(run, no_cache)
     try:
         source = source_of(made, model or "", trust=trust or (not model and made_here(document, no_cache)))
     except StaleError as error:
@@ -252,7 +248,7 @@ def command(
         _describe(run, made, directory)
         say_next(same_command(without="--dry-run"))
         return
-    _train(
+    train(
         run,
         made,
         document,
@@ -289,128 +285,8 @@ def _title(run: RunConfig) -> str:
     return f"{name}-{run.method.name}-seed{run.seed}"
 
 
-def _plan_of(run: RunConfig, no_cache: bool) -> tuple[Plan, Document]:
-    """The plan, read or made."""
-    from iftplan.cli.arguments import document_in, plan_in
-    from iftplan.plans.document.plan import plan_document
-
-    if run.plan.file:
-        document = document_in(run.plan.file)
-        if document is None:
-            raise InputError(
-                f"{run.plan.file!r} is not a plan file. Make one with iftplan plan MODEL -o plan.json, or set plan.model in a --config file."
-            )
-        return plan_in(document, run.plan.file), document
-    made = _made(run, no_cache)
-    return made, plan_document(made)
-
-
-def _resumed_plan(directory: Path) -> tuple[Plan, Document]:
-    from iftplan.base.documents import loads, read_text
-    from iftplan.cli.arguments import plan_in
-
-    path = directory / "plan.json"
-    document = loads(read_text(str(path)), str(path))
-    record = loads(read_text(str(directory / "run.json")), str(directory / "run.json"))
-    made = plan_in(document, str(path))
-    if document["digest"] != record["plan_digest"]:
-        raise StaleError(
-            f"{path} is not the plan that the run was started with (digest {document['digest'][:12]}…, not {record['plan_digest'][:12]}…). Restore that plan, or start a new run in another directory."
-        )
-    return made, document
-
-
-def _made(run: RunConfig, no_cache: bool) -> Plan:
-    from iftplan.cli.arguments import spec_of
-    from iftplan.plans.request import make_plan
-
-    request = run.plan.request
-    widths = request.reads_widths
-    spec = spec_of(run.plan.model, run.plan.inputs, widths=widths, no_cache=no_cache, watched=False)
-    return make_plan(spec, request)
-
-
 def _describe(run: RunConfig, plan: Plan, directory: Path) -> None:
     from iftplan.cli.output import Format, emit
     from iftplan.runs.tables import run_table
 
     emit([run_table(run, plan, str(directory))], dict, Format.TABLE, None)
-
-
-def _train(
-    run: RunConfig,
-    plan: Plan,
-    document: Document,
-    directory: Path,
-    source: str,
-    loggers: Sequence[str],
-    *,
-    resume: bool | None,
-    peak: float | Literal["measured"] | None,
-    save: str,
-) -> None:
-    from iftplan.cli.process import lasting_imports
-
-    with lasting_imports():
-        from iftplan.nn.training.records.loggers import logger_named
-        from iftplan.nn.training.run import execute
-
-    found = [logger_named(name, directory) for name in loggers]
-    watch = partial(_watched, directory=directory)
-    finished = resume is not False and (directory / "result.json").exists()
-    outcome = execute(
-        run,
-        plan,
-        document,
-        directory,
-        source=source,
-        say=say,
-        watching=watch,
-        loggers=found,
-        resume=resume,
-        peak=peak,
-    )
-    if outcome is not None:
-        if save:
-            _save(run, plan, source, directory, save)
-        _report(outcome, directory, finished=finished)
-
-
-def _save(run: RunConfig, plan: Plan, source: str, directory: Path, file: str) -> None:
-    """Write the network that the run's result tells of, by its kept weights."""
-    from iftplan.nn.export.sparse_files.save import save_sparse
-    from iftplan.nn.masking.loading import load_masked_
-    from iftplan.nn.training.from_checkpoint import checkpoint_at, evaluated_weights
-    from iftplan.nn.training.network import network_of
-
-    _, state = checkpoint_at(directory, say)
-    save_sparse(load_masked_(network_of(run, plan, source), evaluated_weights(state)), file)
-    say(f"written: {file}")
-
-
-@contextmanager
-def _watched(loop: Loop, directory: Path) -> Iterator[Watcher]:
-    """Progress, and how to continue for whoever interrupts it."""
-    from iftplan.cli.progress import watching
-
-    first = loop.fabric.is_global_zero
-    try:
-        with watching(loop.length.steps, loop.task.metric, done=loop.step, quiet=not first) as watch:
-            yield watch
-    except KeyboardInterrupt as error:
-        told = f"stopped at step {loop.step} of {loop.length.steps}"
-        how = f"continue with: iftplan train --resume --out {shlex.quote(str(directory))}"
-        rank = loop.fabric.global_rank
-        raise Interrupted(f"{told}; {how}" if first else f"process {rank} {told}") from error
-
-
-def _report(found: Document, directory: Path, *, finished: bool) -> None:
-    from iftplan.cli.output import Format, emit
-    from iftplan.runs.tables import result_table
-
-    emit([result_table(found)], dict, Format.TABLE, None)
-    if finished:
-        say(f"the run in {directory} was finished already, so nothing was trained")
-    else:
-        say(f"written: {directory}/result.json, metrics.csv, run.json, plan.json and checkpoints")
-    say_next(["pareto", str(directory.parent if directory.parent.name else directory)])

@@ -1,0 +1,1 @@
+"""`iftplan prune`: what was asked for, the trained network, and what pruning leaves of its quality."""

@@ -1,0 +1,1 @@
+"""`iftplan train`: its options, the plan of a run, and the run on a terminal."""
