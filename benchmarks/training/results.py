@@ -4,6 +4,8 @@
     python benchmarks/training/results.py shakespeare --data input.txt
     python benchmarks/training/results.py table2 --data DIR --seeds 5
     python benchmarks/training/results.py table3 --data DIR --seeds 5
+    python benchmarks/training/results.py controls --data DIR --seeds 3
+    python benchmarks/training/results.py shakespeare-2000 --data input.txt --seeds 3
     python benchmarks/training/results.py structures --data DIR --seeds 3
     python benchmarks/training/results.py places --data input.txt --seeds 3
     python benchmarks/training/results.py places-cifar10 --data DIR --seeds 3
@@ -12,7 +14,8 @@
 
 `cifar10` and `shakespeare` have dense, static, SET and RigL with every seed, and each other family with the first one;
 `table2` and `table3` are those tables of arXiv 2303.11525 at ten epochs: methods by sparsities, and families by sparsities, each
-with the spectra of its masks; `structures` is `cifar10` with structured masks and with low-rank layers; `places` are places where one budget can go: dense, wide,
+with the spectra of its masks; `controls` are tables 4 and 11 at 3/4 beside them, with masks that hardware can use and low-rank
+layers; `shakespeare-2000` is `shakespeare` eight times as long, with the loss on the way; `structures` is `cifar10` with structured masks and with low-rank layers; `places` are places where one budget can go: dense, wide,
 Monarch layers and, where there are feed-forward blocks, experts, `places-vit` in a small ViT on CIFAR-10; `execution` trains in float32 with dense operators on
 masked weights and with sparse kernels. Every run is one `iftplan train` in a process of
 its own, printed before it starts; a run that has its result.json is not made again, and an interrupted one is continued.
@@ -46,6 +49,12 @@ _SHAKESPEARE = (
     "--set data.test_fraction=0.05 --set training.eval_interval=250 --set training.checkpoint_interval=250"
 )
 _SHAKESPEARE_500 = _SHAKESPEARE.replace("--steps 250", "--steps 500")
+
+_SHAKESPEARE_2000 = (
+    "--recipe shakespeare-gpt --steps 2000 --set method.interval=50 --set training.batch_size=16 "
+    "--set data.test_fraction=0.05 --set training.eval_interval=200 --set training.checkpoint_interval=1000 "
+    "--set training.spectra=evaluation"
+)
 
 _VIT = (
     f"--recipe cifar10-resnet8 --steps 300 --set plan.model={Path(__file__).with_name('small_vit.py')}:vit "
@@ -143,6 +152,14 @@ STRUCTURES = (
     Arm("densified", "lowrank"),
     Arm("densified", "lowrank", nonlinear=False),
 )
+CONTROLS = (
+    DENSE,
+    Arm("rigl"),
+    Arm("srste", mask="2:8"),
+    Arm("densified", "lowrank"),
+    Arm("densified", "lowrank", nonlinear=False),
+    Arm("transposable", mask="2:8T"),
+)
 MONARCH, EXPERTS = Arm("densified", "monarch"), Arm("densified", "experts:8x2")
 EXECUTION = (DENSE, *(Arm(method, execution=e) for method in ("static", "rigl") for e in ("dense", "sparse")))
 
@@ -174,6 +191,8 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
         "shakespeare": Experiment("shakespeare", _SHAKESPEARE, METHODS, FAMILIES),
         "table2": Experiment("cifar10-ten", _TEN_EPOCHS, TABLE_2),
         "table3": Experiment("cifar10-ten", _TEN_EPOCHS, TABLE_3),
+        "controls": Experiment("cifar10-ten", _TEN_EPOCHS, CONTROLS),
+        "shakespeare-2000": Experiment("shakespeare-2000", _SHAKESPEARE_2000, METHODS),
         "structures": Experiment("cifar10", _CIFAR10, STRUCTURES),
         "places": Experiment("shakespeare-500", _SHAKESPEARE_500, (DENSE, Arm("rigl"), MONARCH, EXPERTS)),
         "places-cifar10": Experiment("cifar10", _CIFAR10, (DENSE, Arm("rigl"), MONARCH)),
