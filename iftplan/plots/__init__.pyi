@@ -3,6 +3,7 @@ from .files import encode as encode
 from .interactive import pareto_page as pareto_page
 from .layers import density_picture as density_picture
 from .layers import macs_picture as macs_picture
+from .learning import learning_picture as learning_picture
 from .pareto import pareto_picture as pareto_picture
 from .pruning import pruning_picture as pruning_picture
 from .scaling import advice_picture as advice_picture

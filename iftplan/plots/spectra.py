@@ -13,7 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from iftplan.masks.spectra import MEASURES
 from iftplan.plots.files import Picture
 from iftplan.plots.style import MARKERS, THEMES, Theme, count_axis, drawing, label_text
-from iftplan.runs.history import Runs, SpectralHistory, read_all, read_spectra
+from iftplan.runs.histories.reading import Runs, read_all
+from iftplan.runs.histories.spectra import SpectralHistory, read_spectra
 
 _MOST_NAMED = 10
 _TITLES = {

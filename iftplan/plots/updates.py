@@ -9,7 +9,8 @@ from matplotlib.ticker import MaxNLocator
 
 from iftplan.plots.files import Picture
 from iftplan.plots.style import MARKERS, THEMES, count_axis, drawing, label_text, new_axes
-from iftplan.runs.history import History, Runs, read_all, read_history
+from iftplan.runs.histories.masks import History, read_history
+from iftplan.runs.histories.reading import Runs, read_all
 
 _MOST_NAMED = 10
 

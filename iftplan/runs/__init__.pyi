@@ -7,8 +7,9 @@ from .costs.memory import TrainingMemory as TrainingMemory
 from .costs.training_cost import TrainingCost as TrainingCost
 from .devices.layout import Devices as Devices
 from .devices.memory import device_memory as device_memory
-from .history import History as History
-from .history import SpectralHistory as SpectralHistory
+from .histories.learning import LearningHistory as LearningHistory
+from .histories.masks import History as History
+from .histories.spectra import SpectralHistory as SpectralHistory
 from .laws.advice.answer import LawAnswer as LawAnswer
 from .laws.advice.question import LawQuestion as LawQuestion
 from .laws.advice.question import ask as ask

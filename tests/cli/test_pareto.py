@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i, sparsity in enumerate(("1/2", "3/4")):
         ift.save(ift.plan(chain(), "wide", sparsity), str(home / f"plan{i}.json"))
     (home / "runs" / "wide-0" / "metrics.csv").write_text(
-        "step,itop,churn,density\n1,0.3,0.1,0.25\n2,0.4,0.1,0.25\n"
+        "step,itop,churn,density,test_loss,train_macs\n1,0.3,0.1,0.25,2,300\n2,0.4,0.1,0.25,1.5,600\n"
     )
     return home
 
@@ -53,6 +53,8 @@ COMMANDS = {
     "density": "plot density plan0.json -o density.pdf --theme dark",
     "space": "plot space plan0.json plan1.json -o space.png --theme print",
     "updates": "plot updates runs/wide-0 -o updates.png",
+    "loss": "plot loss runs/wide-0 -o loss.svg --convention flop",
+    "lossless": "plot loss runs/wide-1 -o x.png",
     "cardinality": "plot cardinality linear:16-16 -o cardinality.png",
     "gif": "plot macs plan0.json -o macs.gif",
     "two": "plot macs plan0.json plan1.json -o two.png",
@@ -111,6 +113,7 @@ def test_flops_are_twice_the_macs(runs: dict[str, Run]) -> None:
         ("two", "draws one subject, and 2 are given"),
         ("noplan", "is not a plan file"),
         ("norun", "has no column step, itop, churn, density"),
+        ("lossless", "metrics.csv does not exist"),
     ],
 )
 def test_what_cannot_be_drawn_ends_with_2_and_a_reason(runs: dict[str, Run], name: str, says: str) -> None:
@@ -129,7 +132,7 @@ def test_figures_are_written_in_the_form_of_their_name(
 
 
 def test_every_kind_of_picture_is_written(runs: dict[str, Run], folder: Path) -> None:
-    for name in ("macs", "density", "space", "updates", "cardinality"):
+    for name in ("macs", "density", "space", "loss", "updates", "cardinality"):
         file = COMMANDS[name].partition("-o ")[2].split()[0]
         assert runs[name].code == 0, runs[name].err
         assert (folder / file).read_bytes().startswith(MAGIC[Path(file).suffix])

@@ -24,13 +24,15 @@ from iftplan.plans.search.spaces import model_spaces
 from iftplan.plots.files import FORMS, Picture, encode
 from iftplan.plots.interactive import pareto_page, plain_text
 from iftplan.plots.layers import density_picture, macs_picture
+from iftplan.plots.learning import learning_picture
 from iftplan.plots.pareto import pareto_picture
 from iftplan.plots.scaling import advice_picture, families_picture
 from iftplan.plots.search_spaces import cardinality_picture
 from iftplan.plots.spectra import spectra_picture
 from iftplan.plots.style import THEMES, label_text, si
 from iftplan.plots.updates import updates_picture
-from iftplan.runs.history import History, read_history
+from iftplan.runs.histories.learning import LearningHistory
+from iftplan.runs.histories.masks import History, read_history
 from iftplan.runs.laws.advice.sparse import Advice
 from iftplan.runs.laws.sparse import LAWS
 from iftplan.runs.results.observations import Observation
@@ -62,6 +64,13 @@ def pictures(theme: str = "light") -> dict[str, Picture]:
         "macs": macs_picture(plan, theme=theme),
         "density": density_picture(plan, theme=theme),
         "cardinality": cardinality_picture("linear:16-16", theme=theme),
+        "loss": learning_picture(
+            [
+                LearningHistory("r", (1, 2), (10**9, 2 * 10**9), {"test": (2.0, loss)}, ("alike",))
+                for loss in (1.0, 1.2)
+            ],
+            theme=theme,
+        ),
         "updates": updates_picture([History("r", (1, 2), (0.2, 0.3), (0.1, 0.0), (0.25, 0.25))], theme=theme),
         "advice": advice_picture(Advice(LAWS["t5-c4"], 1e8, 1e20), theme=theme),
         "families": families_picture(theme=theme),
@@ -73,6 +82,7 @@ LABELS = {
     "macs": ("MACs of a forward pass, input 1x3x8x8", ""),
     "density": ("density (nonzero weights over all)", ""),
     "cardinality": ("sparsity", "search space: log2 of the number of masks (bits)"),
+    "loss": ("training MACs", "test loss"),
     "updates": ("training step", "ITOP: fraction of all weights;\nchurn: fraction of active weights"),
     "advice": ("training compute (FLOPs, two for each MAC), log scale", "optimal sparsity"),
     "families": ("training compute (FLOPs), log scale", "loss"),
@@ -435,7 +445,7 @@ def test_a_theme_reaches_the_whole_picture(theme: str) -> None:
         assert to_hex(picture.figure.axes[0].xaxis.label.get_color()) == THEMES[theme].ink
 
 
-METRICS = "step,itop,churn,density\n1,0.2,0.1,0.25\n2,0.3,0,0.25\n"
+METRICS = "step,itop,churn,density,test_loss,train_macs\n1,0.2,0.1,0.25,2,300\n2,0.3,0,0.25,1.5,600\n"
 SPECTRA = "step,layer,sigma1,sigma2,delta_r,delta_s,imdb,weighted_gap\n0,a,4,3,1,1,,1\n5,a,4,3,2,1,1,1\n"
 
 
@@ -449,6 +459,9 @@ def test_runs_are_drawn_from_their_directories(tmp_path: Path) -> None:
     expected = encode(updates_picture([read_history(name) for name in names]), "svg")
     assert encode(updates_picture(names), "svg") == encode(updates_picture(runs), "svg") == expected
     assert "one ends at 0.300" in updates_picture(names[0]).description
+    assert learning_picture(names).description == (
+        "test loss of 2 configurations: one ends at 1.500; two ends at 1.500."
+    )
     assert "2 runs" in spectra_picture(runs).description
     assert "masks of 1 run against" in spectra_picture(names[0]).description
     with pytest.raises(InputError, match=r"Runs in .*: .*one, .*two\."):

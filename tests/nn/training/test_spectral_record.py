@@ -12,7 +12,7 @@ from iftplan import nn
 from iftplan.base.errors import InputError
 from iftplan.masks.spectra import MEASURES
 from iftplan.nn.training.records.spectra import SpectralRecord
-from iftplan.runs.history import read_spectra
+from iftplan.runs.histories.spectra import read_spectra
 
 
 def network(sparsity: str = "3/4", width: int = 64) -> torch.nn.Module:

@@ -14,7 +14,6 @@ from iftplan.base.documents import dumps
 from iftplan.base.errors import InputError
 from iftplan.base.units import Convention
 from iftplan.plans.document.plan import plan_document
-from iftplan.runs.history import read_history
 from iftplan.runs.results.axes import Cost, Gain
 from iftplan.runs.results.observations import Observation
 from iftplan.runs.results.pareto import ReadingOutcome, Sense
@@ -301,20 +300,3 @@ def test_published_rows_are_read_with_family_mask_and_sparsity() -> None:
 def test_an_unknown_task_is_answered_with_those_there_are() -> None:
     with pytest.raises(InputError, match="CIFAR-100, ImageNet"):
         published_results("MNIST")
-
-
-# --- histories ------------------------------------------------------------------------------------------------
-
-
-def test_a_history_is_read_and_refused_with_its_place(tmp_path: Path) -> None:
-    file = tmp_path / "metrics.csv"
-    file.write_text("step,itop,churn,density\n10,0.25,0.1,0.25\n20,0.3,0.05,0.25\n")
-    assert read_history(str(tmp_path)).itop == (0.25, 0.3)
-    file.write_text("step,itop,churn,density\n10,0.25,nan,0.25\n")
-    with pytest.raises(InputError, match=r"row 1: churn is nan"):
-        read_history(str(tmp_path))
-    file.write_text("step,itop\n10,0.2\n")
-    with pytest.raises(InputError, match="has no column churn, density"):
-        read_history(str(tmp_path))
-    with pytest.raises(InputError, match="does not exist"):
-        read_history(str(tmp_path / "none"))

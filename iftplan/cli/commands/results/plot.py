@@ -35,6 +35,7 @@ class PlotKind(StrEnum):
     DENSITY = "density"
     CARDINALITY = "cardinality"
     SPACE = "space"
+    LOSS = "loss"
     UPDATES = "updates"
     SPECTRA = "spectra"
 
@@ -44,7 +45,7 @@ def command(
         PlotKind,
         typer.Argument(
             metavar="KIND",
-            help="macs or density (of a plan, layer by layer); cardinality (search space of a layer or model in every family); space (search space against MACs of plans and sweeps); updates (mask churn and explored weights of runs); spectra (spectral measures of the masks of runs).",
+            help="macs or density (of a plan, layer by layer); cardinality (search space of a layer or model in every family); space (search space against MACs of plans and sweeps); loss (loss of runs against the MACs of training, runs that differ in the seed as one line); updates (mask churn and explored weights of runs); spectra (spectral measures of the masks of runs).",
         ),
     ],
     subjects: Annotated[
@@ -88,6 +89,8 @@ def _picture(kind: PlotKind, subjects: Sequence[str], convention: Convention) ->
             return _cardinality(_single(kind, subjects))
         case PlotKind.SPACE:
             return _space(subjects, convention)
+        case PlotKind.LOSS:
+            return _loss(subjects, convention)
         case PlotKind.UPDATES:
             return _updates(subjects)
         case PlotKind.SPECTRA:
@@ -147,9 +150,19 @@ def _space(subjects: Sequence[str], convention: Convention) -> Draw:
     return lambda title, theme: pareto_picture(found, title=title, theme=theme)
 
 
+def _loss(subjects: Sequence[str], convention: Convention) -> Draw:
+    from iftplan.plots.learning import learning_picture
+    from iftplan.runs.histories.learning import read_learning
+    from iftplan.runs.histories.reading import read_all
+
+    histories = read_all(subjects, read_learning)
+    return lambda title, theme: learning_picture(histories, convention=convention, title=title, theme=theme)
+
+
 def _updates(subjects: Sequence[str]) -> Draw:
     from iftplan.plots.updates import updates_picture
-    from iftplan.runs.history import read_all, read_history
+    from iftplan.runs.histories.masks import read_history
+    from iftplan.runs.histories.reading import read_all
 
     histories = read_all(subjects, read_history)
     return lambda title, theme: updates_picture(histories, title=title, theme=theme)
@@ -157,7 +170,8 @@ def _updates(subjects: Sequence[str]) -> Draw:
 
 def _spectra(subjects: Sequence[str]) -> Draw:
     from iftplan.plots.spectra import spectra_picture
-    from iftplan.runs.history import read_all, read_spectra
+    from iftplan.runs.histories.reading import read_all
+    from iftplan.runs.histories.spectra import read_spectra
 
     histories = read_all(subjects, read_spectra)
     return lambda title, theme: spectra_picture(histories, title=title, theme=theme)

@@ -43,7 +43,7 @@ def methods_named(text: str, curve: bool) -> tuple[PruningMethod, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What was asked for."""
+    """Options of the command that say how to prune, as they were given."""
 
     methods: tuple[PruningMethod, ...]
     sparsities: tuple[str, ...]

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
 def pruning_curve(
     chosen: Choices, spec: ModelSpec, trained: Trained, judge: Judge | None, plans: Sequence[Plan]
 ) -> tuple[PruningCurve, Module]:
-    """Quality of the dense network and of every pruned one, and the last network."""
+    """Quality of the dense network and of every pruned one, and the last network.
+
+    Args:
+        chosen: how to prune.
+        spec: layers of the network.
+        trained: the network.
+        judge: what calibrates and scores; None where nothing is scored.
+        plans: one for each sparsity, from the lowest on.
+    """
     from iftplan.nn.training.measures.pruning.one_shot import pruned_networks
     from iftplan.plans.plan import Scope
     from iftplan.runs.results.pruning import PrunedPoint, PruningCurve

@@ -26,7 +26,19 @@ def trained_network(
     trust: bool,
     no_cache: bool,
 ) -> tuple[Trained, ModelSpec]:
-    """The trained network, and its layers."""
+    """The trained network, and its layers.
+
+    Args:
+        model: a run's directory, one of its checkpoints, or a model.
+        source: of a run's model, where its plan does not suffice.
+        weights: file of a model's weights; empty for its own.
+        inputs: that the network takes; empty for those of the run or the model.
+        trust: whether a plan may name Python.
+        no_cache: whether kept answers are left alone.
+
+    Raises:
+        InputError: options that do not go together, or a directory without a run.
+    """
     from iftplan.cli.arguments import document_in, plan_in, spec_of
     from iftplan.nn.training.measures.pruning.trained import trained_run, trained_source
 
@@ -59,7 +71,11 @@ def trained_network(
 
 
 def judge_of(trained: Trained, chosen: Choices) -> Judge | None:
-    """What calibrates and scores; None without data.
+    """Data and measure that a network is calibrated and scored with; None without data.
+
+    Args:
+        trained: the network, whose run may name data.
+        chosen: how to prune.
 
     Raises:
         InputError: data are needed, and there are none.

@@ -31,7 +31,19 @@ def train(
     peak: float | Literal["measured"] | None,
     save: str,
 ) -> None:
-    """Execute a plan, write the trained network where one is asked for, and show what came out."""
+    """Execute a plan, write the trained network where one is asked for, and show what came out.
+
+    Args:
+        run: settings.
+        plan: what is trained.
+        document: of the plan.
+        directory: of the run.
+        source: of the plan's model.
+        loggers: their names.
+        resume: whether a run there is continued; None where it is if there is one.
+        peak: FLOPs a second that the machine is capable of, "measured", or None for no report of its use.
+        save: file for the trained network's kept weights; empty for none.
+    """
     from iftplan.cli.process import lasting_imports
 
     with lasting_imports():
@@ -73,7 +85,15 @@ def _save(run: RunConfig, plan: Plan, source: str, directory: Path, file: str) -
 
 @contextmanager
 def watched(loop: Loop, directory: Path) -> Iterator[Watcher]:
-    """Progress, and how to continue for whoever interrupts it."""
+    """Progress, and how to continue for whoever interrupts it.
+
+    Args:
+        loop: that trains.
+        directory: of the run.
+
+    Raises:
+        Interrupted: it was; says how to continue.
+    """
     from iftplan.cli.progress import watching
 
     first = loop.fabric.is_global_zero
