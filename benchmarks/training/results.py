@@ -38,6 +38,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from iftplan.base.documents import write_text
@@ -72,7 +73,7 @@ RECORDS = Path(__file__).parents[2] / "docs" / "results" / "runs"
 
 COLUMNS = (
     "arm", "seed", "method", "sparsity", "metric_name", "metric", "nnz", "maskable_weights", "forward_macs", "train_macs",
-    "train_ratio", "itop", *MEASURES, "churn",
+    "train_ratio", "itop", *MEASURES, "churn", "curve",
 )  # fmt: skip
 """Of a record, as far as a run has them."""
 
@@ -231,13 +232,18 @@ def record(experiment: Experiment, found: Sequence[dict[str, Any]]) -> None:
     write_text("".join(f"{line}\n" for line in lines), str(RECORDS / f"{experiment.task}.jsonl"))
 
 
-def measures(directory: Path) -> dict[str, float]:
-    """What was measured of a run's masks: spectra at its end, and the mean churn of its updates."""
-    if not (directory / "spectra.csv").exists():
+def measures(directory: Path) -> dict[str, Any]:
+    """What was measured on the way: test loss by training MACs, spectra of masks at the end, the mean churn of updates."""
+    if not (directory / "metrics.csv").exists():
         return {}
     rows = pd.read_csv(directory / "metrics.csv")
+    curve = [
+        [int(macs), float(loss)] for macs, loss in zip(rows["train_macs"], rows["test_loss"], strict=True)
+    ]
+    if not (directory / "spectra.csv").exists():
+        return {"curve": curve}
     spectra = {name: float(rows[name].iloc[-1]) for name in MEASURES}
-    return {**spectra, "churn": float(rows["churn"].mean())}
+    return {**spectra, "churn": float(rows["churn"].mean()), "curve": curve}
 
 
 def run(experiment: Experiment, data: str, arm: Arm, seed: int, out: Path) -> None:
@@ -294,6 +300,35 @@ def _mean(values: pd.Series) -> str:
     return "" if values.isna().all() else f"{values.mean():.2f}"
 
 
+def curves(results: Sequence[dict[str, Any]], rows: int = 5) -> pd.DataFrame | None:
+    """Mean test loss ± standard error of each arm at some training MACs, those of the dense run; None without curves.
+
+    Between two evaluations the loss is taken to fall in a straight line, so that arms are compared at equal MACs although
+    updates that look at the dense gradient cost more.
+    """
+    drawn = [result for result in results if result.get("curve")]
+    dense = next((result["curve"] for result in drawn if result["method"] == "dense"), None)
+    if dense is None:
+        return None
+    places = [macs for macs, _ in dense][:: -max(len(dense) // rows, 1)][::-1]
+    frame = pd.DataFrame(
+        {
+            "arm": result["arm"],
+            "macs": macs,
+            "loss": np.interp(macs, *zip(*result["curve"], strict=True), left=np.nan, right=np.nan),
+        }
+        for result in drawn
+        for macs in places
+    )
+    found = frame.groupby(["macs", "arm"], sort=False)["loss"].apply(_to_thousandths).unstack()
+    found.index = [f"{macs / 1e12:.2f} T" for macs in found.index]
+    return found.rename_axis("training MACs")[list(dict.fromkeys(frame["arm"]))]
+
+
+def _to_thousandths(values: pd.Series) -> str:
+    return f"{values.mean():.3f} ± {values.sem():.3f}" if len(values) > 1 else f"{values.mean():.3f}"
+
+
 def correlations(results: Sequence[dict[str, Any]]) -> pd.DataFrame | None:
     """Rank correlation over masked runs of each measure of their masks with what they gained; None where none was measured.
 
@@ -342,6 +377,10 @@ def main() -> None:
     if given.record:
         record(EXPERIMENTS[given.experiment], found)
     print(table(found).to_markdown(index=False, disable_numparse=True))
+    losses = curves(found)
+    if losses is not None:
+        print("\nTest loss at equal training MACs:\n")
+        print(losses.to_markdown())
     ranks = correlations(found)
     if ranks is not None:
         print("\nRank correlation with the gain over dense:\n")

@@ -42,6 +42,22 @@ def test_means_errors_and_paired_differences_by_hand() -> None:
     assert found.loc["wide, set", "forward MACs"] == "1 234 567"
 
 
+def test_losses_are_compared_at_the_training_macs_of_the_dense_run() -> None:
+    """RigL's second evaluation lies at 2.2 T MACs: at 2 T its loss has fallen by 1/1.2 of the way from 3 to 1.8."""
+    tera = 10**12
+    dense = [[tera, 2.0], [2 * tera, 1.0]]
+    rows = [row("dense", "dense", s, 0.6) | {"curve": dense} for s in (0, 1)]
+    rows += [
+        row("rigl", "rigl", s, 0.6) | {"curve": [[tera, 3.0 + s], [2.2 * tera, 1.8 + s]]} for s in (0, 1)
+    ]
+    found = results.curves(rows, rows=2)
+    assert list(found.index) == ["1.00 T", "2.00 T"]
+    assert list(found["dense"]) == ["2.000 ± 0.000", "1.000 ± 0.000"]
+    # 3 - 1.2/1.2 and 4 - 1: mean 2.5, deviation 1/√2, error 1/2
+    assert list(found["rigl"]) == ["3.500 ± 0.500", "2.500 ± 0.500"]
+    assert results.curves([row("dense", "dense", 0, 0.6)]) is None, "older records have no curve"
+
+
 def test_rank_correlations_by_hand() -> None:
     """Gains .02, .01, .04 at one sparsity and .03 at another; Δr falls as they rise, ITOP is no order of theirs."""
     rows = [row("dense", "dense", 0, 0.60)]
