@@ -109,21 +109,15 @@ def parse_sparsity(text: str | float | Fraction) -> Fraction:
     """
     value = text if isinstance(text, Fraction) else parse_fraction(str(text), "sparsity")
     if not 0 <= value < 1:
-        nearest = (
-            "0"
-            if value < 0
-            else "0.99"
-            if value == 1
-            else f"{decimal_text(value / 100)} ({decimal_text(value)}%)"
-        )
         hint = (
-            f"the nearest possible sparsity is {nearest}"
-            if value <= 1 or value < 100
-            else "0.75 means three quarters zeros"
+            "The nearest sparsity is 0."
+            if value < 0
+            else f"Did you mean {decimal_text(value)}%, which is {decimal_text(value / 100)}?"
+            if 1 < value < 100
+            else "0.99 leaves one weight of a hundred."
         )
         raise InputError(
-            f"sparsity {text} is outside [0, 1): at 1 no weights are left, and a sparsity cannot be negative; "
-            f"{hint}."
+            f"sparsity {text} is outside [0, 1): at 1 no weights are left, and a sparsity cannot be negative. {hint}"
         )
     return value
 

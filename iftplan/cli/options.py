@@ -47,6 +47,15 @@ BudgetOption = Annotated[
         show_default="1x",
     ),
 ]
+PruningBudgetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        metavar="BUDGET",
+        help="MACs that the pruned network may cost: 0.5x (half of the dense model's), 400M or 1.2GFLOPs.",
+        show_default="what --sparsity leaves",
+    ),
+]
 Reference = Literal["reference"]
 """Whose choices `--as` makes."""
 

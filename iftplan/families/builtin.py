@@ -41,5 +41,5 @@ def family_named(name: str, *others: str) -> Family:
         )
     known = [*FAMILIES, *others]
     near = difflib.get_close_matches(name.lower(), known, 1, 0.4)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise InputError(f"unknown family {name!r}; {hint}Families are {', '.join(known)}.")
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise InputError(f"unknown family {name!r}.{hint} Families are {', '.join(known)}.")

@@ -56,12 +56,6 @@ def _stirling(x: int) -> float:
     return 1 / (12 * x) - 1 / (360 * x**3) + 1 / (1260 * x**5)
 
 
-def log2_global(capacities_and_nnz: Iterable[tuple[int, int]]) -> float:
-    """Bits to name a mask with one budget over all layers, `log2 C(ΣN, Σnnz)`: no less than their sum."""
-    pairs = list(capacities_and_nnz)
-    return log2_choose(sum(c for c, _ in pairs), sum(n for _, n in pairs))
-
-
 @lru_cache(maxsize=64)
 def tile_masks(rows: int, columns: int, kept: int) -> int:
     """Number of rows×columns masks that keep as many as they can with at most `kept` in every row and column.

@@ -12,7 +12,6 @@ from enum import StrEnum
 from itertools import combinations
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
-from iftplan.base.errors import MeasureError
 from iftplan.masks.attention.product import AttentionCall
 from iftplan.report.display import Displayed, Framed, Record
 
@@ -111,29 +110,6 @@ class CountTable(Displayed, Framed):
             if c.weight is not None:
                 totals[c.weight] = totals.get(c.weight, 0) + c.macs
         return totals
-
-
-def sparse_macs(table: CountTable, nonzeros: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, int]:
-    """Exact MACs of weights with zeros: `nnz · macs / numel`, for each weight of `nonzeros` that was used.
-
-    Args:
-        table: what an engine counted, every weight taken as dense.
-        nonzeros: weight name → number of weights that are not zero.
-        sizes: weight name → number of all its weights.
-
-    Raises:
-        MeasureError: not every element of a weight is used equally often (a mixture of experts), so that its
-            zeros' share of the cost depends on where they are.
-    """
-    dense = table.by_weight()
-    for name in nonzeros.keys() & dense.keys():
-        if dense[name] % sizes[name]:
-            raise MeasureError(
-                f"{name} costs {dense[name]} MACs for {sizes[name]} weights, so its weights are not all used equally "
-                "often, and what its zeros save depends on where they are. Count it without `nonzeros`: the dense "
-                "cost is exact."
-            )
-    return {name: nnz * (dense[name] // sizes[name]) for name, nnz in nonzeros.items() if name in dense}
 
 
 def cross_check(tables: Sequence[CountTable]) -> tuple[str, ...]:

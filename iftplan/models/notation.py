@@ -81,8 +81,8 @@ def parse_layer(text: str, *, digits: int = _DIGITS) -> LayerSpec:
 def _kind(text: str, word: str, rest: str) -> tuple[Kind, tuple[int, ...]]:
     if word not in _KINDS:
         near = difflib.get_close_matches(word, _KINDS, 1, 0.4)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise InputError(f"layer {text!r}: unknown kind {word!r}; {hint}Kinds are {', '.join(_KINDS)}.")
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"layer {text!r}: unknown kind {word!r}.{hint} Kinds are {', '.join(_KINDS)}.")
     if word.endswith(("conv", "convt")):
         kernel = _kernel(text, word, rest)
         return Kind(f"conv{'_transpose' if word.endswith('t') else ''}{len(kernel)}d"), kernel

@@ -184,7 +184,12 @@ def _rounding(plan: Plan) -> str:
         return ""
     low, high = f"{min(grown):.4g}", f"{max(grown):.4g}"
     much = low if low == high else f"{low} to {high}"
-    return f" before rounding; rounded up to what heads, groups and masks need, widths grow by a factor of {much}"
+    what = (
+        f"multiples of {plan.round_to}"
+        if plan.round_to > 1
+        else "multiples that heads, groups and masks need"
+    )
+    return f" before rounding; rounded up to {what}, widths grow by a factor of {much}"
 
 
 def _restructured(layer: PlannedLayer) -> bool:

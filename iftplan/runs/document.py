@@ -18,11 +18,6 @@ T = TypeVar("T")
 _FINITE = ConfigDict(allow_inf_nan=False)
 
 
-def recipe_names() -> tuple[str, ...]:
-    """Names of the bundled recipes."""
-    return tuple(recipe_files())
-
-
 def read_recipe(name: str) -> Document:
     """Settings of a bundled recipe.
 

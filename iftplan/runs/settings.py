@@ -345,7 +345,7 @@ class TrainingConfig:
         steps: optimizer steps; 0 for as many as the epochs make.
         batch_size: samples of one optimizer step, over all processes and accumulated parts.
         accumulate: parts that a batch is computed in.
-        precision: "auto" is "bf16-mixed" where the machine computes bf16 fast, else "32-true".
+        precision: "auto" is "bf16-mixed" where the machine computes bf16 fast and `execution` is "dense", else "32-true".
         channels_last: memory order of images; None for convolutional networks.
         label_smoothing: of the training loss.
         zero_init_residual: start with γ = 0 in the last norm of every residual block.

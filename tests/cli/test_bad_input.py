@@ -205,7 +205,7 @@ LIGHT: dict[str, tuple[tuple[str | bytes, ...], tuple[str, ...]]] = {
     "channels beyond any machine": (("solve", "--layer", f"linear:{NINES}-3"), ("digits",)),
     "bytes that are no text": (("solve", "--layer", b"conv\xff3x3"), ("conv",)),
     "sparsity 1": ((*SOLVE, "--sparsity", "1"), ("sparsity 1 ", "0.99")),
-    "negative sparsity": ((*SOLVE, "--sparsity", "-0.5"), ("-0.5", "nearest possible sparsity is 0")),
+    "negative sparsity": ((*SOLVE, "--sparsity", "-0.5"), ("-0.5", "nearest sparsity is 0")),
     "sparsity in per cent without the sign": ((*SOLVE, "--sparsity", "75"), ("75", "0.75")),
     "nan": ((*SOLVE, "--sparsity", "nan"), ("'nan'", "0.75")),
     "inf": ((*SOLVE, "--sparsity", "inf"), ("'inf'", "0.75")),

@@ -34,10 +34,10 @@ def test_notation_of_masks_and_back(text: str, structure: MaskStructure) -> None
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("5:4", "the nearest is 4:4"),
-        ("0:4", "the nearest is 1:4"),
-        ("2:65", "M at most 64; the nearest is 2:64"),
-        ("0:0", "the nearest is 1:1"),
+        ("5:4", "Did you mean 4:5?"),
+        ("0:4", "The nearest is 1:4"),
+        ("2:65", "M at most 64. The nearest is 2:64"),
+        ("0:0", "The nearest is 1:1"),
         ("2:4x", "structures are unstructured, 2:4, 2:4T"),
         ("-1:4", "structures are"),
         ("block0x4", "structures are"),

@@ -85,7 +85,7 @@ def test_the_notation_of_the_manual(text: str, layer: LayerSpec) -> None:
         ("Linear:3-4", "a layer is KIND"),
         ("linear 3-4", "a layer is KIND"),
         ("lineer:3-4", "did you mean 'linear'?"),
-        ("cnv3x3:3-4", "did you mean 'conv'?"),
+        ("cnv3x3:3-4", "Did you mean 'conv'?"),
         ("lstm:3-4", "Kinds are linear, conv"),
         ("linear3:3-4", "linear takes no kernel, but '3' was given; write linear:IN-OUT"),
         ("conv:3-4", "needs its kernel, as in conv3x3"),

@@ -24,7 +24,8 @@ from iftplan.families.builtin import family_named
 from iftplan.families.document import solve_document
 from iftplan.families.steps import explain
 from iftplan.plans.audit.diff import LayerCosts, diff, diff_document
-from iftplan.runs.document import read_recipe, recipe_names
+from iftplan.runs.document import read_recipe
+from iftplan.runs.recipe_files import recipe_files
 from iftplan.runs.results.pruning import PrunedPoint, PruningCurve, pruning_document
 from tests.support.pages.documents import documents
 from tests.support.places import ROOT, page_named
@@ -117,7 +118,7 @@ def test_a_run_writes_what_the_reference_says(tmp_path: Path) -> None:
 
 def test_recipes_hold_settings_that_the_reference_lists() -> None:
     known = {key.name for _, keys in tables(KINDS["run settings"].kind) for key in keys}
-    for name in recipe_names():
+    for name in recipe_files():
         for section, settings in read_recipe(name).items():
             assert {section, *(settings if isinstance(settings, dict) else ())} <= known, name
 

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from iftplan.base.documents import Document
-from iftplan.runs.document import merge, parse_run, read_recipe, recipe_names, run_object
+from iftplan.runs.document import merge, parse_run, read_recipe, run_object
 from iftplan.runs.recipe_files import recipe_files
 
 OWN = ("cifar10-resnet8", "digits", "shakespeare-gpt")
 """Recipes that are ours as a whole, as the first line of each says."""
-TAKEN = tuple(name for name in recipe_names() if name not in OWN)
+TAKEN = tuple(name for name in recipe_files() if name not in OWN)
 
 
 class Published(NamedTuple):

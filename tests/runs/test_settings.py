@@ -14,11 +14,11 @@ from iftplan.runs.document import (
     merge,
     parse_run,
     read_recipe,
-    recipe_names,
     run_digest,
     run_object,
     telling_settings,
 )
+from iftplan.runs.recipe_files import recipe_files
 from iftplan.runs.settings import RunConfig, ScheduleConfig
 from tests.support.places import TESTS
 
@@ -48,7 +48,7 @@ def test_learning_rates(schedule: ScheduleConfig, step: int, steps: int, factor:
     assert schedule.factor(step, steps) == pytest.approx(factor, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", recipe_files())
 def test_every_recipe_is_a_run_of_a_bundled_model(name: str) -> None:
     run = parse_run(read_recipe(name), name)
     assert run.plan.model.removeprefix("zoo:") in ZOO

@@ -53,9 +53,13 @@ class NM(MaskStructure):
             return None
         kept, of = int(match[1]), int(match[2])
         if not 0 < kept <= of or of > 64:
+            near = (
+                f"Did you mean {of}:{kept}?"
+                if 0 < of < kept <= 64
+                else f"The nearest is {min(max(kept, 1), max(min(of, 64), 1))}:{max(min(of, 64), 1)}."
+            )
             raise InputError(
-                f"mask structure {text!r}: N:M keeps N of M weights, with N from 1 to M and M at most 64; the nearest "
-                f"is {min(max(kept, 1), max(min(of, 64), 1))}:{max(min(of, 64), 1)}."
+                f"mask structure {text!r}: N:M keeps N of M weights, with N from 1 to M and M at most 64. {near}"
             )
         return cls(kept, of, bool(match[3]), text.endswith(PAD))
 

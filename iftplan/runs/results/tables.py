@@ -59,10 +59,10 @@ def times(ratio: float) -> str:
 
     Example:
         >>> times(2.0), times(0.8), times(1.001)
-        ('the same for 2× less', 'the same for 1.25× more', 'the same for as much')
+        ('the same for 2× less', 'the same for 1.25× more', 'the same for the same cost')
     """
     if abs(ratio - 1) < 0.005:
-        return "the same for as much"
+        return "the same for the same cost"
     return f"the same for {ratio:.3g}× less" if ratio > 1 else f"the same for {1 / ratio:.3g}× more"
 
 

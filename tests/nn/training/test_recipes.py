@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from iftplan.base.documents import Document
-from iftplan.runs.document import merge, parse_run, read_recipe, recipe_names
+from iftplan.runs.document import merge, parse_run, read_recipe
+from iftplan.runs.recipe_files import recipe_files
 from tests.support.runs.executed import StoppedRunError, executed, plan_of
 
 pytestmark = pytest.mark.slow
@@ -118,7 +119,7 @@ def small(recipe: str, data: Path, **more: Any) -> Any:
     return parse_run(settings, recipe)
 
 
-@pytest.mark.parametrize("recipe", recipe_names())
+@pytest.mark.parametrize("recipe", recipe_files())
 def test_a_recipe_runs_and_resumes_to_the_bit(recipe: str, data: Path, tmp_path: Path) -> None:
     more: Document = {}
     if recipe in FIRST:
@@ -137,7 +138,7 @@ def test_a_recipe_runs_and_resumes_to_the_bit(recipe: str, data: Path, tmp_path:
 
 
 def test_every_recipe_that_is_made_smaller_exists() -> None:
-    assert set(SMALLER) | set(FIRST) | set(FIRST.values()) <= set(recipe_names())
+    assert set(SMALLER) | set(FIRST) | set(FIRST.values()) <= set(recipe_files())
 
 
 def test_the_phases_of_bert_keep_as_many_weights() -> None:

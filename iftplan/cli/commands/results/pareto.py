@@ -45,7 +45,7 @@ Example:
   BotNet-50 parallel 0.75 rigl                     3.825e16           80.5             1
   BotNet-50 wide 0.75 rigl                         3.841e16           80.6             1
   14 of 54 configurations are on the frontier: lower training MACs, whole run and higher accuracy are better
-  ResNet-18 dense, accuracy 77 at 1.666e16: the same for as much, at 1.666e16
+  ResNet-18 dense, accuracy 77 at 1.666e16: the same for the same cost, at 1.666e16
   MobileNetV2 dense, accuracy 72.4 at 2.643e15: no cost matches, for even the cheapest other configuration is better
   MobileViT-S dense, accuracy 73.5 at 1.325e16: the same for 4.99× less, at 2.653e15
   BotNet-50 dense, accuracy 79.8 at 3.797e16: the same for 2.28× less, at 1.666e16

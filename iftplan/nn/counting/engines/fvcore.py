@@ -1,4 +1,4 @@
-"""fvcore as an independent engine: the operators that torch's jit tracer records, counted with our formulas.
+"""fvcore as an engine of its own: the operators that torch's jit tracer records, counted with our formulas.
 
 Its own formulas are not used (they add norms and pooling and miss fused attention). On the meta
 device there is one thing to put right, see `TracedOnMeta`.

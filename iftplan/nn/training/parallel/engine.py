@@ -56,7 +56,7 @@ def engine_for(training: TrainingConfig, loggers: list[Any] | None = None) -> Fa
             devices=local,
             num_nodes=world // local,
             strategy=_strategy(training, world),
-            precision=cast("Any", precision_for(training.precision)),  # one of its literals
+            precision=cast("Any", precision_for(training)),  # one of its literals
             loggers=loggers or [],
         )
     fabric.launch()
@@ -91,11 +91,11 @@ def _sharding(arrangement: Arrangement, timeout: timedelta) -> ParallelStrategy:
     )
 
 
-def precision_for(asked: str) -> str:
-    """Precision in Fabric's words; "auto" is bfloat16 where the hardware computes it, else float32."""
-    if asked != "auto":
-        return asked
-    return "bf16-mixed" if has_fast_bf16() else "32-true"
+def precision_for(training: TrainingConfig) -> str:
+    """Precision in Fabric's words; "auto" is bfloat16 where the hardware and the kernels of masks compute it."""
+    if training.precision != "auto":
+        return training.precision
+    return "bf16-mixed" if training.execution == "dense" and has_fast_bf16() else "32-true"
 
 
 def has_fast_bf16() -> bool:

@@ -17,11 +17,11 @@ from iftplan.cli.options import (
     DISTRIBUTION_HELP,
     KEEP_DENSE_HELP,
     SPARSITY_HELP,
-    BudgetOption,
     FormatOption,
     InputOption,
     NoCacheOption,
     OutputOption,
+    PruningBudgetOption,
     StructureOption,
     TrustOption,
     inputs_of,
@@ -87,7 +87,7 @@ def command(
             "--keep-dense", metavar="LAYERS", autocompletion=completion.layers, help=KEEP_DENSE_HELP
         ),
     ] = "first,last",
-    budget: BudgetOption = None,
+    budget: PruningBudgetOption = None,
     data: Annotated[
         str,
         typer.Option(
