@@ -24,6 +24,9 @@ def spec_document(spec: ModelSpec) -> Document:
     for product in body["products"]:
         if product["attention"] is None:
             del product["attention"]
+    for layer in body["layers"]:
+        if not layer["inputs_first"]:
+            del layer["inputs_first"]
     return with_digest({"schema": SCHEMA, "convention": "mac", **body})
 
 

@@ -223,6 +223,8 @@ class WeightLayer:
         unmaskable: why its weight cannot be transformed; empty if it can.
         replaceable: whether branches and factors can stand in its place though its module computes with other weights
             too: the experts of a mixture, in a form that is known.
+        inputs_first: whether a square weight is (inputs, outputs), as in `x @ weight`, which its shape cannot say; false
+            for transformers' Conv1D, whose class says it.
     """
 
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
@@ -234,6 +236,7 @@ class WeightLayer:
     last: bool = False
     unmaskable: str = ""
     replaceable: bool = False
+    inputs_first: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,6 +189,7 @@ class PlannedLayer:
         attention: of a product that is counted by pairs, both of its counts; None where it is counted in full.
         transform: the family that it is transformed into, where the plan has several; empty elsewhere.
         reuse: how often each of the dense weights is used at one position, on average; 1 but in Kronecker products.
+        inputs_first: whether a square weight is (inputs, outputs) after the transformation, which its shape cannot say.
     """
 
     name: str
@@ -212,6 +213,7 @@ class PlannedLayer:
     attention: AttentionPairs | None = None
     transform: str = ""
     reuse: Fraction = Fraction(1)
+    inputs_first: bool = False
 
     def __repr__(self) -> str:
         shape = f"{self.before or self.kind}{'' if self.before == self.after else f' → {self.after}'}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from math import prod
@@ -49,6 +49,7 @@ class PlanRow:
         family: that it is transformed into; None for plain sparsity and for all that is not transformed.
         transform: the family's name, where the plan has several; empty elsewhere.
         reuse: how often each of the dense weights is used at one position, on average.
+        inputs_first: whether a weight that is square at the plan's widths is (inputs, outputs).
     """
 
     name: str
@@ -71,6 +72,7 @@ class PlanRow:
     family: Family | None = None
     transform: str = ""
     reuse: Fraction = Fraction(1)
+    inputs_first: bool = False
 
     def counts_in(self, scope: Scope) -> bool:
         """Whether the row's MACs count in a scope."""
@@ -155,6 +157,7 @@ class PlanRow:
             attention=self.attention,
             transform=self.transform if self.role is Role.TRANSFORMED else "",
             reuse=self.reuse,
+            inputs_first=self.inputs_first,
         )
 
 
@@ -305,6 +308,7 @@ def _layer_row(spec: ModelSpec, weight: WeightLayer, policy: Policy, sizes: Mapp
         inside=policy.covers(dense.name),
         family=family if role is Role.TRANSFORMED else None,
         transform=policy.family_name(dense.name) if policy.assignment else "",
+        inputs_first=_lies_inputs_first(spec, weight, wide),
     )
     if follows and role is Role.TRANSFORMED and policy.assignment:
         row = replace(row, reason=_at_widths_of_others(family))
@@ -427,19 +431,42 @@ def _widened(spec: ModelSpec, weight: WeightLayer, sizes: Mapping[str, int]) -> 
     macs = couplings.weight_macs[weight.weight].at(sizes) if layer.positions else 0
     if prod(before) != layer.weights:  # no plain matrix: one number is all that is known of it
         return LayerSpec(layer.name, Kind.LINEAR, 1, 1, positions=macs)
-    stacked = 1 if layer.experts > 1 else 0
+    stacked = stack_dimensions(layer, before)
     inputs, outputs = channel_dimensions(weight, before[stacked:])
-    out_channels = outputs.size(after[stacked:])
-    groups = out_channels if layer.depthwise else layer.groups
-    positions = macs // prod(after[stacked:])
+    in_channels = inputs.size(after[stacked:])
     return replace(
         layer,
-        in_channels=inputs.size(after[stacked:]),
-        out_channels=out_channels,
-        groups=groups,
-        positions=positions,
-        experts=after[0] if stacked else 1,  # of a bilinear layer, its outputs
+        in_channels=in_channels,
+        out_channels=outputs.size(after[stacked:]),
+        groups=in_channels if layer.depthwise else layer.groups,
+        positions=macs // prod(after[stacked:]),
+        experts=prod(after[:stacked]),  # of a bilinear layer, its outputs
     )
+
+
+def stack_dimensions(layer: LayerSpec, shape: Sequence[object]) -> int:
+    """Number of leading dimensions of a weight that count its matrices: those before the last two of a linear layer's.
+
+    Args:
+        layer: of the model.
+        shape: of its weight.
+    """
+    return max(len(shape) - 2, 0) if layer.kind is Kind.LINEAR else 0
+
+
+def _lies_inputs_first(spec: ModelSpec, weight: WeightLayer, wide: LayerSpec) -> bool:
+    """Whether a matrix is (inputs, outputs) though neither its shape at the plan's widths nor its class says so."""
+    square = wide.in_channels == wide.out_channels
+    if wide.kind is not Kind.LINEAR or wide.experts > 1 or not square or weight.class_name == "Conv1D":
+        return False
+    couplings = spec.couplings
+    if couplings is None or weight.weight not in couplings.shapes or not weight.layer.positions:
+        return weight.inputs_first
+    sizes = {name: width.size for name, width in couplings.widths.items()}
+    shape = tuple(dimension.at(sizes) for dimension in couplings.shapes[weight.weight])
+    if len(shape) < 2 or prod(shape) != weight.layer.weights:
+        return weight.inputs_first
+    return channel_dimensions(weight, shape[-2:])[0].index == 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -448,15 +475,16 @@ class ChannelDimension:
 
     Attributes:
         index: which dimension; one that the weight does not have counts as 1.
-        times: channels of the layer for each of the dimension's entries: the groups of a convolution, or 1.
+        times: channels of the layer for each of the dimension's entries: the groups of a convolution, of a depthwise one its
+            outputs over its inputs or the reverse, or 1.
     """
 
     index: int
-    times: int = 1
+    times: Fraction | int = 1
 
     def size(self, shape: tuple[int, ...]) -> int:
         """Number of the layer's channels where its weight has this shape."""
-        return (shape[self.index] if self.index < len(shape) else 1) * self.times
+        return int((shape[self.index] if self.index < len(shape) else 1) * self.times)
 
 
 def channel_dimensions(
@@ -473,9 +501,14 @@ def channel_dimensions(
     """
     layer = weight.layer
     if layer.depthwise:
-        return ChannelDimension(0), ChannelDimension(0)
+        assert layer.in_channels is not None and layer.out_channels is not None
+        of_each = Fraction(layer.out_channels, layer.in_channels)
+        if layer.kind.transposed:
+            return ChannelDimension(0), ChannelDimension(0, of_each)
+        return ChannelDimension(0, 1 / of_each), ChannelDimension(0)
     square = layer.in_channels == layer.out_channels
-    inputs_first = weight.class_name == "Conv1D" if square else shape[0] == layer.in_channels
+    named = weight.class_name == "Conv1D" or weight.inputs_first
+    inputs_first = named if square else shape[0] == layer.in_channels
     if layer.kind.transposed:
         return ChannelDimension(0), ChannelDimension(1, layer.groups)
     if layer.kind is Kind.EMBEDDING or (layer.kind is Kind.LINEAR and inputs_first):

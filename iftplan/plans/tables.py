@@ -7,6 +7,7 @@ from fractions import Fraction
 from math import comb
 
 from iftplan.base.units import Convention, abbreviate, bits, count, decimal, percent
+from iftplan.families.builtin import FAMILIES
 from iftplan.families.transforms.experts import Mixture
 from iftplan.masks import parse_mask
 from iftplan.plans.document.layers import after_notation, before_notation
@@ -76,7 +77,7 @@ def scope_table(plan: Plan, convention: Convention = Convention.MAC) -> Table:
     ]
     if not any(layer.role is Role.TRANSFORMED for layer in plan.layers):
         notes.append("note: no layer is transformed; the role of each says why")
-    elif plan.widths and plan.sparsity and not any(map(_restructured, plan.layers)):
+    elif plan.sparsity and _keeps_widths(plan):
         notes.append("note: no width of this model can move, so every layer is what it was")
     if plan.widths:
         notes.append(f"width multiplier k = {plan.multiplier:.6g}{_rounding(plan)}")
@@ -190,6 +191,12 @@ def _rounding(plan: Plan) -> str:
         else "multiples that heads, groups and masks need"
     )
     return f" before rounding; rounded up to {what}, widths grow by a factor of {much}"
+
+
+def _keeps_widths(plan: Plan) -> bool:
+    """Whether a family that widens has left every width as it was."""
+    widens = plan.widths or FAMILIES.get(plan.transform, FAMILIES["parallel"]).solves_width
+    return bool(widens) and not any(map(_restructured, plan.layers))
 
 
 def _restructured(layer: PlannedLayer) -> bool:

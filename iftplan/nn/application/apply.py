@@ -23,7 +23,16 @@ from iftplan.nn.layers.branches import Member
 from iftplan.nn.layers.initial_weights import Deviation, Fans, fans_of, initialise_, scheme_named
 from iftplan.nn.layers.nonlinearity import Inside, host_of
 from iftplan.nn.layers.stacks import stack_of
-from iftplan.nn.masks.masked_weights import SUFFIX, draw_masks_, enforce_, has_mask, masked_weights, stream
+from iftplan.nn.masks.masked_weights import (
+    SUFFIX,
+    MaskedWeight,
+    draw_masks_,
+    enforce_,
+    has_mask,
+    masked_weights,
+    matrix_shape,
+    stream,
+)
 from iftplan.nn.meta.copies import check_ties, deep_copy, without_data
 from iftplan.nn.meta.inputs import matching
 from iftplan.nn.meta.wrappers import bare, unwrap_, unwrapped
@@ -283,14 +292,23 @@ def _deviation(
     Where a scale stands beside it, that begins from the dense layer.
     """
     if own is not None:
-        fan_in = fans_of(module, module.get_parameter(name), stack_of(module, name)).fan_in
+        fan_in = _fans(module, name).fan_in
         return own.deviation if dense is not None else own.at(fan_in)
     if dense is not None:
         return deviation(dense, 1.0)
     mask = module._buffers[name + SUFFIX] if has_mask(module, name) else None
     real = mask is not None and not mask.is_meta
     density = int(mask.count_nonzero()) / mask.numel() if real and isinstance(mask, Tensor) else 1.0
-    return deviation(fans_of(module, module.get_parameter(name), stack_of(module, name)), density)
+    return deviation(_fans(module, name), density)
+
+
+def _fans(module: nn.Module, name: str) -> Fans:
+    """Fans of a parameter, by what is known of how its matrix lies."""
+    weight = MaskedWeight(name, module, name)
+    if weight.inputs_first is not None:
+        outputs, inputs = matrix_shape(weight)
+        return Fans(inputs, outputs)
+    return fans_of(module, weight.parameter, stack_of(module, name))
 
 
 def _zero_bias_(module: nn.Module, weight: str, new: set[str], path: str) -> None:

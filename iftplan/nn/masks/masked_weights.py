@@ -17,6 +17,7 @@ from torch import Generator, Tensor, nn
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InfeasibleError, InputError, StaleError
 from iftplan.masks import MaskStructure, Unstructured, parse_mask, stack_close
+from iftplan.models.spec import Kind
 from iftplan.nn.layers.branches import Member, is_conv1d
 from iftplan.nn.layers.stacks import Stack, note_stack_, planned_stack, stack_of
 from iftplan.nn.masks.drawing import random_mask, shares
@@ -28,6 +29,7 @@ SUFFIX = "_mask"
 _NOTED = "_mask_structures"  # a module's masked parameters → the notation of the structure that their masks were made in
 
 
+_MATRICES = "_mask_matrices"  # a module's masked parameters whose layout its class does not say → whether it is (inputs, outputs)
 _COSTS = "_mask_costs"  # a module's masked parameters → how often the plan applies each of their weights
 
 
@@ -86,6 +88,12 @@ class MaskedWeight:
         """MACs of one of its weights in a forward pass of the plan's input; None without a plan."""
         costs: Mapping[str, int] = vars(self.module).get(_COSTS, {})
         return costs.get(self.parameter_name)
+
+    @property
+    def inputs_first(self) -> bool | None:
+        """Whether a single matrix is (inputs, outputs), in its last two dimensions; None where its module's class says how it lies."""
+        noted: Mapping[str, bool] = vars(self.module).get(_MATRICES, {})
+        return noted.get(self.parameter_name)
 
     @property
     def experts(self) -> int:
@@ -206,6 +214,7 @@ def _mask_layer_(
     found = [_weight(modules, name, layer) for name in names]
     for weight in found:
         _note_stack_(weight, layer, structure)
+        _note_matrix_(weight, layer)
     capacity = sum(weight.parameter.numel() for weight in found)
     if capacity != layer.capacity:
         raise StaleError(
@@ -233,6 +242,24 @@ def _note_stack_(weight: MaskedWeight, layer: PlannedLayer, structure: MaskStruc
             f"{type(weight.module).__name__}: True for (inputs, outputs)."
         )
     note_stack_(weight.module, weight.parameter_name, stack)
+
+
+def _note_matrix_(weight: MaskedWeight, layer: PlannedLayer) -> None:
+    """Remember how the matrix of a linear layer lies in a parameter that is not used as `nn.Linear` uses its own."""
+    if (
+        weight.name != layer.weight
+        or layer.kind != Kind.LINEAR
+        or layer.experts > 1
+        or is_conv1d(weight.module)
+    ):
+        return
+    assert layer.after is not None
+    matrix = (1, *weight.parameter.shape)[-2:]
+    planned = (layer.after.out_channels, layer.after.in_channels)
+    first = layer.inputs_first if planned[0] == planned[1] else matrix == planned[::-1]
+    if first or weight.parameter.dim() != 2:
+        noted = vars(weight.module).get(_MATRICES, {})
+        vars(weight.module)[_MATRICES] = {**noted, weight.parameter_name: first}
 
 
 def _check_fit(weight: MaskedWeight, structure: MaskStructure, nnz: int) -> None:
@@ -302,6 +329,9 @@ def matrix_shape(weight: MaskedWeight) -> Shape:
     if weight.stack:
         first, second = parameter.shape[1:]
         return (second, first) if weight.stack.inputs_first else (first, second)
+    if weight.inputs_first is not None:
+        first, second = (1, *parameter.shape)[-2:]
+        return (second, first) if weight.inputs_first else (first, second)
     outputs: int = parameter.shape[0]
     if isinstance(module, nn.modules.conv._ConvNd):
         window = parameter.shape[2:].numel() if module.transposed else 1
@@ -345,6 +375,8 @@ def matrix_of(weight: MaskedWeight) -> WeightMatrix:
     rows = matrix_shape(weight)[0] * weight.experts
     if weight.stack:
         return WeightMatrix(shape, shape, (0, 2, 1) if weight.stack.inputs_first else axes, rows)
+    if weight.inputs_first:
+        return WeightMatrix(shape, shape, (*axes[:-2], axes[-1], axes[-2]), rows)
     if is_conv1d(module):
         return WeightMatrix(shape, shape, (1, 0), rows)
     if not isinstance(module, nn.modules.conv._ConvNd):

@@ -48,6 +48,7 @@ class WeightUse:
         transposed: it is the kernel of a transposed convolution.
         groups: the groups of a convolution.
         experts: how many matrices the weight stacks, each of which meets rows of its own.
+        even: all of it is used equally often; false where it is sliced, and parts are left out or meet fewer rows.
         first: its operand comes from the model's input and no other weight layer.
         last: the output comes from it, and no other weight layer reads it.
     """
@@ -59,6 +60,7 @@ class WeightUse:
     transposed: bool = False
     groups: int = 1
     experts: int = 1
+    even: bool = True
     first: bool = False
     last: bool = False
 
@@ -128,11 +130,27 @@ class _Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._kept: list[Tensor] = [*weights.values(), *inputs]
         self._uses: dict[Node, WeightUse] = {}
         self._read: set[Node] = set()
+        self._parts: dict[
+            str, dict[_Part, int]
+        ] = {}  # of a weight that is contracted: how many rows each met
 
     def uses(self, output: object) -> tuple[WeightUse, ...]:
         """What was seen, with the role that the model's output decides."""
         final = self._origin(_tensors(output)) - self._read
-        return tuple(replace(use, last=node in final) for node, use in self._uses.items())
+        return tuple(
+            replace(use, last=node in final, even=use.lookup or self._is_even(use.weight))
+            for node, use in self._uses.items()
+        )
+
+    def _is_even(self, weight: str) -> bool:
+        """Whether the parts of a weight that were contracted make it up, and each met as many rows."""
+        parts = self._parts[weight]
+        size = next(tensor.numel() for name, tensor in self._weights.values() if name == weight)
+        partial = [part for part in parts if part.numel < size]
+        if not partial:
+            return True
+        whole = len(partial) == len(parts) and sum(part.numel for part in partial) == size
+        return whole and len({parts[part] for part in partial}) == 1
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -183,6 +201,13 @@ class _Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._weights[key] = (source[0], tensor)
                 self._kept.append(tensor)
 
+    def _note_part(self, weight: str, operand: Tensor, args: Sequence[Any], operands: Sequence[int]) -> None:
+        """Remember which part of a weight is contracted, and with how many numbers of the other operand."""
+        others = [args[i] for i in operands if args[i] is not operand and isinstance(args[i], Tensor)]
+        part = _Part(int(operand.storage_offset()), operand.numel())
+        met = self._parts.setdefault(weight, {})
+        met[part] = met.get(part, 0) + sum(other.numel() for other in others)
+
     def _use(self, operator: str, args: Sequence[Any]) -> WeightUse | None:
         if operator in _LOOKUPS:
             found = self._weights.get(_storage(args[0]))
@@ -192,6 +217,7 @@ class _Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
             found = self._weights.get(_storage(args[position]))
             if known and found:
                 use = WeightUse(found[0], False, known.name)
+                self._note_part(found[0], args[position], args, known.operands)
                 if known.name == "convolution":
                     return replace(use, transposed=args[_TRANSPOSED], groups=args[_GROUPS])
                 on_the_right = position == known.operands[0]
@@ -201,6 +227,14 @@ class _Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     experts=_stacked(args[position], found[1]),
                 )
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """View of a weight that one contraction takes."""
+
+    offset: int
+    numel: int
 
 
 def _rows_are_outputs(operand: Tensor, weight: Tensor, on_the_right: bool) -> bool:

@@ -9,11 +9,13 @@ from torch import Tensor, nn
 
 from iftplan.models.counting import CountTable
 from iftplan.models.spec import Kind, LayerSpec, WeightLayer
+from iftplan.nn.layers.branches import is_conv1d
 from iftplan.nn.layers.experts import routable
 from iftplan.nn.reading.dataflow import WeightUse
 
 _LOOKED_UP = "an embedding: its rows are looked up, nothing is contracted"
 _COMPUTED = "its weight is computed from this parameter, and a mask on that would not make it sparse"
+_UNEVEN = "only a part of it is used, or its parts not equally often, so what its zeros save depends on where they are"
 _AMONG_PRODUCTS = "its MACs could not be separated from the products of activations, which include them"
 
 
@@ -42,7 +44,16 @@ def weight_layers(model: nn.Module, table: CountTable, uses: Sequence[WeightUse]
         module = modules[computer]
         replaceable = layer.experts > 1 and routable(module)
         layers.append(
-            WeightLayer(layer, use.weight, type(module).__name__, use.first, use.last, reason, replaceable)
+            WeightLayer(
+                layer,
+                use.weight,
+                type(module).__name__,
+                use.first,
+                use.last,
+                reason,
+                replaceable,
+                inputs_first=_is_square(layer) and not use.rows_are_outputs and not is_conv1d(module),
+            )
         )
     return tuple(layers)
 
@@ -62,6 +73,11 @@ def _computer(table: CountTable, weight: str, holder: str) -> str:
     return holder if not callers or holder in callers else min(callers)
 
 
+def _is_square(layer: LayerSpec) -> bool:
+    """Whether a layer is one matrix whose shape does not say which side is the inputs."""
+    return layer.kind is Kind.LINEAR and layer.experts == 1 and layer.in_channels == layer.out_channels
+
+
 def _caller(table: CountTable, weight: str) -> str:
     return next((c.module for c in table.contractions if c.weight == weight and c.module), weight)
 
@@ -79,6 +95,8 @@ def _layer(name: str, use: WeightUse, weight: Tensor, macs: int) -> tuple[LayerS
     shape = tuple(weight.shape)
     if not macs:
         return LayerSpec(name, Kind.LINEAR, weight.numel(), 1, positions=0), _AMONG_PRODUCTS
+    if not use.even:
+        return LayerSpec(name, Kind.LINEAR, 1, 1, positions=macs), _UNEVEN
     layer = _convolution(name, use, shape) if use.operator.startswith("conv") else _matrix(name, use, shape)
     each = layer.weights // layer.experts
     if macs % each:
@@ -94,6 +112,8 @@ def _layer(name: str, use: WeightUse, weight: Tensor, macs: int) -> tuple[LayerS
 
 def _convolution(name: str, use: WeightUse, shape: tuple[int, ...]) -> LayerSpec:
     outer, inner, *kernel = shape  # (C_out, C_in/groups, …), transposed (C_in, C_out/groups, …)
+    if not kernel:  # a matrix that is reshaped to a 1×1 kernel
+        return LayerSpec(name, Kind.LINEAR, *((outer, inner) if use.transposed else (inner, outer)))
     in_channels, out_channels = inner * use.groups, outer
     if use.transposed:
         in_channels, out_channels = outer, inner * use.groups

@@ -141,6 +141,7 @@ def _layer_object(layer: PlannedLayer, transform: str) -> dict[str, Any]:
         **({"attention": pairs_object(layer.attention)} if layer.attention else {}),
         **({"transform": layer.transform} if layer.transform else {}),
         **({"reuse": float(layer.reuse), "reuse_exact": fraction(layer.reuse)} if layer.reuse != 1 else {}),
+        **({"inputs_first": True} if layer.inputs_first else {}),
     }
 
 
@@ -226,6 +227,7 @@ def _layer(parsed: _LayerObject, where: str) -> PlannedLayer:
         reuse=_fraction(parsed["reuse_exact"], "reuse_exact", where)
         if "reuse_exact" in parsed
         else Fraction(1),
+        inputs_first=parsed.get("inputs_first", False),
         kept_for=next((k for k in KeptFor if role is Role.KEPT_DENSE and reason.startswith(k.value)), None),
     )
 
@@ -294,6 +296,7 @@ class _LayerObject(TypedDict):
         attention: sizes and patterns of attention that is counted by pairs; absent for all else.
         transform: the family that the layer is transformed into; absent where the plan has one for all layers, and where the layer is not transformed.
         reuse: how often each of the dense weights is used at one position, on average; absent where that is once.
+        inputs_first: whether a square weight is (inputs, outputs), as in `x @ weight`; absent where it is not.
     """
 
     name: str
@@ -319,6 +322,7 @@ class _LayerObject(TypedDict):
     transform: NotRequired[str]
     reuse: NotRequired[float]
     reuse_exact: NotRequired[str]
+    inputs_first: NotRequired[bool]
 
 
 @with_config(ConfigDict(extra="forbid"))

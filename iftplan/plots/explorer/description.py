@@ -15,7 +15,7 @@ from iftplan.models.polynomial import Polynomial
 from iftplan.models.spec import Couplings, Kind, LayerSpec, ModelSpec, WeightLayer
 from iftplan.plans.plan import WHOLE, KeptFor
 from iftplan.plans.policy import Policy
-from iftplan.plans.rows import PRODUCT_REASON, ChannelDimension, channel_dimensions, role_of
+from iftplan.plans.rows import PRODUCT_REASON, ChannelDimension, channel_dimensions, role_of, stack_dimensions
 
 PAGE_FAMILIES = ("wide", "parallel", "factorized", "doped", "lowrank", "none")
 """Families that the page plans; N:M fixes the density, which leaves no slider."""
@@ -123,7 +123,7 @@ def _widened(couplings: Couplings | None, weight: WeightLayer) -> Mapping[str, A
     macs = _terms(couplings.weight_macs[weight.weight]) if layer.positions else None
     if prod(before) != layer.weights:
         return {"macs": macs, "matrix": False}
-    stacked = 1 if layer.experts > 1 else 0
+    stacked = stack_dimensions(layer, before)
     inputs, outputs = channel_dimensions(weight, before[stacked:])
     ones = shape[stacked:]
     return {
@@ -131,7 +131,7 @@ def _widened(couplings: Couplings | None, weight: WeightLayer) -> Mapping[str, A
         "matrix": True,
         "in": _channels(ones, inputs),
         "out": _channels(ones, outputs),
-        "experts": _terms(shape[0]) if stacked else None,
+        "experts": _terms(shape[0]) if layer.experts > 1 else None,
         "shape": [_terms(dimension) for dimension in ones],
     }
 

@@ -111,7 +111,7 @@ def test_couplings_are_read_only_where_the_family_widens(monkeypatch: pytest.Mon
 
 
 def test_what_cannot_be_planned_is_refused_before_a_model_is_read() -> None:
-    with pytest.raises(ift.InputError, match="did you mean 'wide'"):
+    with pytest.raises(ift.InputError, match="Did you mean 'wide'"):
         ift.plan("nowhere.py:make", "wyde", 0.75)
 
 
