@@ -232,6 +232,22 @@ class Updates:
         """
         return known_step(self.end)
 
+    @property
+    def last_due(self) -> int | None:
+        """Last step at which masks change; None where they never do.
+
+        Raises:
+            InputError: begin or end is a fraction of a training whose length is not known.
+
+        Example:
+            >>> Updates(end=20, interval=3).last_due, Updates(end=3, interval=3).last_due
+            (18, None)
+        """
+        rounds = (self.last - (not self.at_end) - self.first) // self.interval
+        if rounds < 0 or (rounds == 0 and not self.at_begin):
+            return None
+        return self.first + rounds * self.interval - self.count_from
+
     def due(self, step: int) -> bool:
         """Whether masks change at that step."""
         step, first, last = step + self.count_from, self.first, self.last

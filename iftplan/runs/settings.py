@@ -493,7 +493,7 @@ class RunConfig:
     """One training run.
 
     Attributes:
-        seed: of everything that is drawn: initial weights, masks, data order, augmentation.
+        seed: of everything that is drawn: initial weights, masks, data order, augmentation; a number of 64 bits.
         plan: the plan, or what to plan.
         data: what is learnt from.
         method: how masks change.
@@ -507,7 +507,7 @@ class RunConfig:
         growth: of the network's widths.
     """
 
-    seed: int = 0
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
     plan: PlanConfig = field(default_factory=PlanConfig)
     data: DataConfig = field(default_factory=DataConfig)
     method: MethodConfig = field(default_factory=MethodConfig)

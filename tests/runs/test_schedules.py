@@ -80,6 +80,22 @@ def test_as_many_updates_as_counted(
     assert updates.count() == sum(updates.due(step) for step in range(begin + span + 20))
 
 
+@given(
+    st.integers(1, 12),
+    st.integers(0, 30),
+    st.integers(0, 60),
+    st.booleans(),
+    st.booleans(),
+    st.integers(0, 1),
+)
+def test_the_last_update_is_the_last_step_at_which_one_is_due(
+    interval: int, begin: int, length: int, at_begin: bool, at_end: bool, count_from: int
+) -> None:
+    updates = Updates(begin + length, interval, begin, at_begin, at_end, count_from)
+    due = [step for step in range(-1, begin + length + 2) if updates.due(step)]
+    assert updates.last_due == (due[-1] if due else None)
+
+
 def test_progress_counts_from_the_first_step_of_training() -> None:
     # f_t = α/2·(1 + cos(π·t/T_end)) with t the training step, also where updates begin later
     assert Updates(end=100, begin=50).progress(50) == 0.5

@@ -436,7 +436,7 @@ def result(loop: Loop, plan: Plan) -> Document:
         "scope": Scope.MODEL.value,
         "model": plan.model,
         "transform": plan.family_name if loop.config.method.name != "dense" else "none",
-        "sparsity": float(plan.sparsity) if loop.masks is not None else 0.0,
+        "sparsity": 0.0 if _is_dense(loop, plan) else float(plan.sparsity),
         "distribution": plan.distribution,
         "method": loop.config.method.name,
         "data": loop.task.name,
@@ -471,6 +471,11 @@ def result(loop: Loop, plan: Plan) -> Document:
         **({} if loop.growing is None else {"growth": loop.growing.document(loop.step)}),
     }
     return with_digest(document)
+
+
+def _is_dense(loop: Loop, plan: Plan) -> bool:
+    """Whether what was trained is the dense model: without a plan's masks, and not at its widths either."""
+    return loop.masks is None and (loop.config.method.name == "dense" or plan.transform == "none")
 
 
 def exact_ratio(top: int, bottom: int) -> str:

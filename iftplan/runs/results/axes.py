@@ -47,14 +47,14 @@ class Axis:
 
 
 def cost_of(o: Observation, cost: Cost) -> int | None:
-    """Cost of an observation, in MACs or weights; None if the observation has no such number."""
+    """Cost of an observation, in MACs or weights under masks; None if the observation has no such number."""
     match cost:
         case Cost.TRAINING:
             return o.train_macs
         case Cost.INFERENCE:
             return o.macs
         case Cost.PARAMS:
-            return o.nnz
+            return o.nnz or None  # without masks nothing is said of the weights
 
 
 def gain_of(o: Observation, gain: Gain) -> float | None:

@@ -58,19 +58,21 @@ def entries_of(
     """Configurations among observations that all have both numbers, in the order in which they are found.
 
     Args:
-        drawn: observations; those that agree in all but the seed are one configuration.
+        drawn: observations; those that agree in all but the seed are one configuration, and those of one seed that differ
+            are several.
         cost: the first number.
         gain: the second.
         convention: whether MACs are counted once or as two FLOPs.
         metric: measure of quality, whose scale values are multiplied by; None for gains that are no quality.
     """
     per = 1 if cost is Cost.PARAMS else convention.per_mac
-    alike: dict[tuple[object, ...], list[Observation]] = {}
+    alike: dict[tuple[object, ...], list[list[Observation]]] = {}
     for o in drawn:
-        alike.setdefault(tuple(getattr(o, name) for name in _FIELDS), []).append(o)
-    varying = _varying([group[0] for group in alike.values()])
+        _put(o, alike.setdefault(tuple(getattr(o, name) for name in _FIELDS), []))
+    groups = [group for several in alike.values() for group in several]
+    varying = _varying([group[0] for group in groups])
     found = []
-    for group in alike.values():
+    for group in groups:
         first = group[0]
         x = estimate([(cost_of(o, cost) or 0) * per for o in group])
         y = estimate([(gain_of(o, gain) or 0.0) * _scale(o, metric) for o in group])
@@ -78,6 +80,18 @@ def entries_of(
             y = Estimate(y.mean, first.error * _scale(first, metric))
         found.append(ConfigurationResult(_name(first, varying), _series(first, varying), first, x, y))
     return tuple(_told_apart(found))
+
+
+def _put(o: Observation, groups: list[list[Observation]]) -> None:
+    """Add an observation to the first group without its seed; two results of one seed are no seeds of one configuration."""
+    for group in groups:
+        same = [other for other in group if o.seed is not None and other.seed == o.seed]
+        if not same:
+            group.append(o)
+            return
+        if replace(o, source="") == replace(same[0], source=""):  # the same run, given twice
+            return
+    groups.append([o])
 
 
 def unequal_settings(entries: Sequence[ConfigurationResult]) -> tuple[str, ...]:
@@ -161,8 +175,10 @@ def _told_apart(entries: Sequence[ConfigurationResult]) -> Iterator[Configuratio
         for i, entry in zip(group, twins, strict=True):
             said = dict(entry.what.settings)
             suffixes[i] = "".join(f", {key.split('.')[-1]} {said[key]}" for key in telling if key in said)
-    for i, entry in enumerate(entries):
-        yield replace(entry, name=entry.name + suffixes.get(i, ""))
+    names = [entry.name + suffixes.get(i, "") for i, entry in enumerate(entries)]
+    for name, entry in zip(names, entries, strict=True):
+        where = f" ({entry.what.source})" if names.count(name) > 1 and entry.what.source else ""
+        yield replace(entry, name=name + where)
 
 
 def _twins(entries: Sequence[ConfigurationResult]) -> list[list[int]]:

@@ -309,7 +309,7 @@ def trained_row(row: GridPoint, run: RunConfig, result: Document, directory: str
         sparsity=result["sparsity"],
         dense_macs=result["dense_forward_macs"],
         macs=result["forward_macs"],
-        ratio=1.0 if dense else row.ratio,
+        ratio=result["forward_macs"] / result["dense_forward_macs"] if opened else row.ratio,
         nnz=None if opened else result["nnz"],
         capacity=None if opened else row.capacity,
         maskable_weights=result["maskable_weights"],

@@ -78,7 +78,8 @@ def test_patterns_run_along_the_inputs_however_a_weight_lies(name: str, family: 
         plan, applied = planned(model, family, mask)
         layer = next(layer for layer in plan.layers if layer.weight == "w")
         assert layer.after is not None
-        kept = (applied.w != 0).view(applied.w.shape[-2:])
+        weight = applied.get_parameter("w")
+        kept = (weight != 0).view(weight.shape[-2:])
         matrix = kept.mT if inputs_first else kept  # (outputs, inputs)
         assert matrix.shape == (layer.after.out_channels, layer.after.in_channels)
         assert int(matrix.sum()) == layer.nnz

@@ -37,6 +37,41 @@ def test_the_first_of_the_smallest_losses_is_the_best() -> None:
     assert not has_waited(rows, 0) and not has_waited([{"step": "5"}], 1)
 
 
+def test_only_evaluations_at_the_last_density_count() -> None:
+    """The network of the second row is better, and denser than the one that the run ends with."""
+    rows = [
+        row | {"density": d}
+        for row, d in zip(rows_of(3.0, 1.0, 2.0, 2.5), ("1", "0.5", "0.1", "0.1"), strict=True)
+    ]
+    assert [best_step(rows[: n + 1]) for n in range(4)] == [5, 10, 15, 15]
+    assert has_waited(rows, 1) and not has_waited(rows[:3], 1)
+
+
+@pytest.mark.parametrize("method", ["gradual", "mask-decay"])
+def test_a_result_is_of_one_network(method: str, tmp_path: Path) -> None:
+    """Its metric, its checkpoint and its weights are those of an evaluation at the plan's density; nothing ends before."""
+    settings = {
+        "plan": {"transform": "none", "sparsity": "0.98"},
+        "method": {"name": method, "interval": 2, "begin": 0.5, "end": 0.75},
+        "data": {"validation_fraction": 0.2},
+        "optimizer": {"lr": 0.2},
+        "schedule": {"name": "constant"},
+        "training": {"steps": 40, "batch_size": 64, "eval_interval": 2, "patience": 1},
+    }
+    result = executed(small_run(settings), tmp_path)
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
+    best = next(row for row in rows if int(row["step"]) == result["best_step"])
+    assert (float(best["metric"]), best["density"]) == (result["metric"], rows[-1]["density"])
+    assert (
+        result["density"]
+        == pytest.approx(result["nnz"] / result["maskable_weights"])
+        == float(best["density"])
+    )
+    assert result["steps"] >= 30
+    losses = [float(row["validation_loss"]) for row in rows]
+    assert min(losses) < float(best["validation_loss"]), "a denser network was better: what is tested"
+
+
 def test_labelled_samples_are_parted_by_their_number_alone() -> None:
     whole = open_data(DataConfig(), silent)
     task = open_data(DataConfig(validation_fraction=0.25), silent)
@@ -79,6 +114,12 @@ def test_no_token_is_both_trained_and_validated_on(tmp_path: Path, objective: An
 def test_a_part_without_samples_is_refused(part: float) -> None:
     with pytest.raises(InputError, match=r"data\.validation_fraction"):
         open_data(DataConfig(validation_fraction=part), silent)
+
+
+@pytest.mark.parametrize("part", [0.0001, 0.9999])
+def test_digits_without_a_part_to_test_or_train_are_refused(part: float) -> None:
+    with pytest.raises(InputError, match=r"data\.test_fraction = .* of the 1797 digits"):
+        open_data(DataConfig(test_fraction=part), silent)
 
 
 def test_patience_needs_validation_data(tmp_path: Path) -> None:

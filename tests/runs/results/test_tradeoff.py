@@ -128,6 +128,21 @@ def test_a_result_that_was_changed_is_refused(tmp_path: Path) -> None:
 # --- trade-offs ---------------------------------------------------------------------------------------------
 
 
+def test_two_results_of_one_seed_are_no_seeds_of_one_configuration() -> None:
+    """Two starts with two seeds each, and one run given twice."""
+    runs = [seen(0.8, seed=0), seen(0.6, seed=0), seen(0.9, seed=1), seen(0.7, seed=1), seen(0.8, seed=0)]
+    found = tradeoff([replace(o, source=f"run{i}") for i, o in enumerate(runs)])
+    assert [(entry.y.count, round(entry.y.mean, 6)) for entry in found.entries] == [(2, 85.0), (2, 65.0)]
+    assert len({entry.name for entry in found.entries}) == 2
+
+
+def test_weights_are_compared_among_networks_that_have_masks() -> None:
+    dense = seen(0.7, transform="none", sparsity=0.0, method="dense", nnz=0, source="the dense run")
+    found = tradeoff([seen(0.8, nnz=100), dense], Cost.PARAMS)
+    assert [entry.x.mean for entry in found.entries] == [100]
+    assert any("the dense run" in note for note in found.notes)
+
+
 def test_seeds_become_one_configuration_with_its_error() -> None:
     found = tradeoff(
         [seen(0.8, seed=0), seen(0.9, seed=1), seen(0.7, 500, transform="none", sparsity=0.0, method="dense")]
@@ -214,7 +229,7 @@ LOWRANK = {"transform": "lowrank", "sparsity": 0.0, "method": "densified", "nnz"
 def told_apart(home: Path, *configs: dict[str, Any], **changes: Any) -> list[tuple[str, int]]:
     """Names and counts of seeds, of two runs of each of the configurations."""
     for i, config in enumerate(configs):
-        for seed in (0, 1):
+        for seed in (2 * i, 2 * i + 1):
             run_directory(home, f"{i}-{seed}", seed=seed, config={**config, "seed": seed}, **changes)
     return [(e.name, e.y.count) for e in tradeoff(read_observations(str(home))).entries]
 

@@ -14,6 +14,16 @@ from iftplan.nn.masking.measures.synaptic_flow import Ones, synaptic_flow
 from iftplan.nn.masking.regimes.sparse_weights import Held
 
 
+class _Looking:
+    """Hook that remembers the shapes of what a model was last given; it knows nothing else, so that models can be copied."""
+
+    def __init__(self) -> None:
+        self.inputs: Ones | None = None
+
+    def __call__(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.inputs = Ones.like(args, kwargs)
+
+
 class DataFree(Held):
     """Regime that prunes in rounds at its update, by scores that follow from the weights alone.
 
@@ -25,9 +35,9 @@ class DataFree(Held):
     def __init__(self, subject: Subject, algorithm: InRounds) -> None:
         super().__init__(subject, algorithm)
         self._rounds = algorithm.rounds
-        self._inputs: Ones | None = None
+        self._looking = _Looking()
         self._probed: tuple[Mapping[str, int], ...] = ()
-        self._hook = subject.model.register_forward_pre_hook(self._look, with_kwargs=True)
+        self._hook = subject.model.register_forward_pre_hook(self._looking, with_kwargs=True)
 
     def probed(self) -> tuple[Mapping[str, int], ...]:
         """Weights that were kept in each of the passes over one sample."""
@@ -43,9 +53,6 @@ class DataFree(Held):
         super().load_state_dict(state)
         self._probed = ()
 
-    def _look(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._inputs = Ones.like(args, kwargs)
-
     def _scored(self) -> dict[str, Tensor | None]:
         return dict.fromkeys(super()._scored())
 
@@ -57,7 +64,7 @@ class DataFree(Held):
         subject, probed = self._subject, []
         for done in range(self._rounds):
             probed.append(dict(subject.factors.nnz))
-            flow = synaptic_flow(subject.model, [view.weight for view in subject.views], self._inputs)
+            flow = synaptic_flow(subject.model, [view.weight for view in subject.views], self._looking.inputs)
             rows = {view.weight.name: view.rows(flow[view.weight.name]) for view in subject.views}
             changes = subject.changes(self._algorithm, done, subject.views, rows)
             if changes is None:

@@ -19,13 +19,18 @@ def read_digits(test_fraction: float) -> tuple[Labelled, Labelled]:
     """Pixels and labels for training and for testing; the split is always the same.
 
     Raises:
-        InputError: scikit-learn is missing.
+        InputError: scikit-learn is missing, or a part of the data would be empty.
     """
     found = torch.from_numpy(_table())
     order = torch.randperm(len(found), generator=generator_of("digits"))
     pixels = found[:, :-1].mul(255 / 16).round().byte().view(-1, 1, 8, 8)[order]
     labels = found[:, -1].long()[order]
     cut = len(labels) - round(len(labels) * test_fraction)
+    if not 0 < cut < len(labels):
+        raise InputError(
+            f"data.test_fraction = {test_fraction:g} leaves {cut} of the {len(labels)} digits for training; the nearest that leave "
+            f"some for both are {1 / len(labels):.2g} and {1 - 1 / len(labels):.4g}."
+        )
     return (pixels[:cut], labels[:cut]), (pixels[cut:], labels[cut:])
 
 

@@ -1,4 +1,8 @@
-"""Best evaluation of a run on its validation data; it follows from the rows of metrics.csv, so a resumed run agrees."""
+"""Best evaluation of a run on its validation data; it follows from the rows of metrics.csv, so a resumed run agrees.
+
+Only evaluations at the density of the last one count: a network that a method has not yet thinned costs more than the
+one that a run ends with, and would stand for it.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,14 @@ COLUMNS = ("validation_loss", "validation_metric")
 
 
 def best_index(rows: Sequence[Mapping[str, str]]) -> int | None:
-    """Index of the first row with the smallest validation loss; None where no row has one."""
-    losses = [float(row["validation_loss"]) for row in rows if "validation_loss" in row]
-    return losses.index(min(losses)) if losses else None
+    """Index of the first row with the smallest validation loss at the last row's density; None where no row has one."""
+    density = rows[-1].get("density") if rows else None
+    losses = {
+        i: float(row["validation_loss"])
+        for i, row in enumerate(rows)
+        if "validation_loss" in row and row.get("density") == density
+    }
+    return min(losses, key=losses.__getitem__) if losses else None
 
 
 def best_step(rows: Sequence[Mapping[str, str]]) -> int | None:

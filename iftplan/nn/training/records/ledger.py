@@ -29,6 +29,7 @@ class Spending:
             None for one that is.
 
     Attributes:
+        planned_nnz: masked weights that the plan keeps.
         macs: training MACs so far.
         dense_macs: training MACs of the dense model on the same samples.
         activation_bytes: what the forward pass of a part of a batch keeps for its backward pass; 0 before the first.
@@ -55,6 +56,7 @@ class Spending:
         self.narrow = narrow
         self._groups = weights_by_layer(plan, network) if masks is not None else {}
         self._whole = whole_weights(network, self._groups)
+        self.planned_nnz = sum(layer.nnz for layer in plan.layers if layer.maskable)
         self.macs = 0
         self.dense_macs = 0
         self.activation_bytes = 0

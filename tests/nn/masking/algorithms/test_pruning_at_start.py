@@ -211,6 +211,18 @@ def test_synflow_prunes_by_what_is_left_in_every_round() -> None:
     assert model[0].weight.tolist() == [[0.0, 0.0], [3.0, 0.0]]
 
 
+def test_a_model_that_is_to_be_pruned_without_data_can_be_copied() -> None:
+    """As averaged weights do, before the first step and after it."""
+    model = sparsify(perceptron(), 0.8, keep_dense=(), dense_start=True)
+    masks = Masking(model, optim.SGD(model.parameters(), 0.1), SynFlow())
+    for _ in range(2):
+        copy.deepcopy(model)(torch.ones(2, 16))
+        model(torch.ones(3, 16)).sum().backward()
+        masks.step()
+        masks.optimizer.step()
+    assert masks.density == pytest.approx(0.2, abs=0.01)
+
+
 def test_synflow_looks_at_no_data() -> None:
     one, _ = pruned(SynFlow())
     torch.manual_seed(7)

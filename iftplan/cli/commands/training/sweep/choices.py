@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 _CHOSEN = {"seed": "--seeds", "method.name": "--methods", "data.path": "--data"}
 """Settings that options of their own choose."""
 
+_POINTS = {
+    "plan.model": "MODEL",
+    "plan.file": "MODEL",
+    "plan.transform": "--transforms",
+    "plan.sparsity": "--sparsities",
+    "plan.mask": "--structures",
+    "plan.distribution": "--distributions",
+}
+"""Settings of a plan that are the points of the grid."""
+
 
 def families_named(text: str) -> tuple[Mapping[str, Family], tuple[str, ...]]:
     """Families by name, and all names in the order they were given in, "none" and mixtures of experts among them.
@@ -114,9 +124,23 @@ def variants_in(given: Sequence[str]) -> Mapping[str, Sequence[str]]:
         if other := _CHOSEN.get(
             key.strip(), "--transforms and its neighbours" if key.startswith("plan.") else ""
         ):
-            raise InputError(f"--vary cannot change {key.strip()}; {other} is for that.")
+            raise InputError(f"--vary cannot change {key.strip()}. {other} is for that.")
         axes.append([f"{key.strip()}={value}" for value in dict.fromkeys(found)])
     return {", ".join(chosen): list(chosen) for chosen in product(*axes)}
+
+
+def refuse_chosen(settings: Sequence[str]) -> None:
+    """Refuse settings of `--set` that every point of the grid has its own value of.
+
+    Raises:
+        InputError: says which, and the option that chooses it.
+    """
+    for text in settings:
+        key = text.partition("=")[0].strip()
+        if other := _POINTS.get(key):
+            raise InputError(
+                f"--set {key} would be the same for every point of the sweep. {other} is for that."
+            )
 
 
 def specs_of(

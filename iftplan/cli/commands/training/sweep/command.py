@@ -14,6 +14,7 @@ from iftplan.cli import completion
 from iftplan.cli.commands.training.sweep.choices import (
     distributions_in,
     families_named,
+    refuse_chosen,
     seeds_in,
     sparsities_in,
     specs_of,
@@ -329,6 +330,7 @@ def command(
         raise InputError("--job needs --submit. Add --submit slurm, or leave --job out.")
     if search and vary:
         raise InputError("--vary is for a grid, and --search for a search. Leave one of them out.")
+    refuse_chosen(settings or ())
     variants = (
         {
             label: _base(data, config, recipe, [*(settings or ()), *more], epochs, steps)

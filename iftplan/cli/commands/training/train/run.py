@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -51,8 +50,13 @@ def train(
         from iftplan.nn.training.run import execute
 
     found = [logger_named(name, directory) for name in loggers]
-    watch = partial(watched, directory=directory)
-    finished = resume is not False and (directory / "result.json").exists()
+    finished = False
+
+    def watching(loop: Loop) -> AbstractContextManager[Watcher]:
+        nonlocal finished
+        finished = loop.is_over  # before the first step of this start
+        return watched(loop, directory)
+
     outcome = execute(
         run,
         plan,
@@ -60,7 +64,7 @@ def train(
         directory,
         source=source,
         say=say,
-        watching=watch,
+        watching=watching,
         loggers=found,
         resume=resume,
         peak=peak,

@@ -50,8 +50,9 @@ class SNFS(DropGrow):
         return replace(super(SNFS, cls).of(asked), smoothing=asked.config.smoothing)
 
     def averages(self, step: int) -> bool:
-        """Whether the gradients of that step are still needed: until the schedule has run out."""
-        return step < self.updates.last or self.due(step)
+        """Whether the gradients of that step are still needed: until masks change for the last time."""
+        last = self.updates.last_due
+        return last is not None and step <= last
 
     def growth(self, layer: Layer) -> Tensor:
         """Scores |m| of averaged gradients, (rows, units)."""
