@@ -55,7 +55,16 @@ def test_another_keyword_is_met_with_those_that_there_are() -> None:
     assert told(Tokens(), "2x16:int64", "mask=2x16").endswith("It takes x.")
 
 
+def test_other_sizes_are_met_with_what_the_first_layer_reads() -> None:
+    image = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU())
+    assert told(image, "1x3x8x8").endswith("Its first layer, 0 (Conv2d), reads 1 channel: write 1x1xHxW.")
+    assert told(nn.Sequential(nn.Conv3d(2, 8, 3)), "2x8x8").endswith("reads 2 channels: write 1x2xDxHxW.")
+    assert "Its first layer, Linear, reads 8 features" in told(nn.Linear(8, 4), "2x9")
+    row = nn.Sequential(nn.Flatten(), nn.Linear(16, 4))
+    assert told(row, "2x3x3").endswith("Its first layer, 1 (Linear), reads 16 features: write 1x16.")
+
+
 def test_other_failures_say_what_pytorch_says() -> None:
-    said = told(nn.Linear(8, 4), "2x9")
-    assert said.startswith("Linear could not be run on 2x9: RuntimeError: ")
+    said = told(nn.Unflatten(1, (2, 3)), "2x9")
+    assert said.startswith("Unflatten could not be run on 2x9: RuntimeError: ")
     assert "write" not in said

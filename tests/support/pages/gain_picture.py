@@ -61,16 +61,16 @@ def published_gain() -> Gain:
 
 
 def own_gain() -> Gain:
-    """ResNet-8 on CIFAR-10, wide at 75 % with RigL, from the table of our results."""
-    table = page_named("results.md").read_text(encoding="utf-8").split("## A GPT")[0]
+    """ResNet-8 on CIFAR-10 after ten epochs, wide at 75 % with SET, from the table of our results."""
+    table = page_named("results.md").read_text(encoding="utf-8").split("## Ten epochs")[1].split("Test loss")[0]
     rows = {cells[1]: cells for line in table.splitlines() if (cells := re.split(r" *\| *", line))[1:]}
-    dense, sparse = rows["dense"], rows["wide, rigl"]
+    dense, sparse = rows["dense"], rows["wide, set"]
     before, after = (Decimal(row[3].split(" ± ")[0]) for row in (dense, sparse))
     points, error = sparse[4].split(" ± ")
-    assert dense[7] == sparse[7], "the same forward MACs"
+    assert dense[5] == sparse[5], "the same forward MACs"
     return Gain(
         f"ResNet-8 on CIFAR-10, our runs, {sparse[2]} seeds",
-        "wide, 75 % sparse, RigL",
+        "wide, 75 % sparse, SET",
         before,
         after,
         Decimal(points),

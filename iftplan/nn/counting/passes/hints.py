@@ -16,6 +16,10 @@ _WANTS_NUMBERS = re.compile(
     r"scalar types?:? (Long|Int)|dtype long|LongTensor|integer|to be Long|indices.*(Long|Int)"
 )
 
+_OTHER_SIZES = re.compile(
+    r"channel|expected \dD|Expected \dD|mat1 and mat2|same reduction dim|size mismatch", re.I
+)
+
 
 def input_hint(error: Exception, model: nn.Module, inputs: Sequence[InputSpec]) -> str:
     """Sentence with the inputs to write instead, after a space; empty where none is known.
@@ -32,6 +36,26 @@ def input_hint(error: Exception, model: nn.Module, inputs: Sequence[InputSpec]) 
     if floats and _WANTS_NUMBERS.search(told):
         whole = replace(floats[0], dtype="int64")
         return f". Token ids and other indices are whole numbers; write `inputs={str(whole)!r}`."
+    return _first_layer(model) if _OTHER_SIZES.search(told) else ""
+
+
+def _counted(count: int, noun: str) -> str:
+    """A number of things, the noun in its plural where it has one."""
+    return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def _first_layer(model: nn.Module) -> str:
+    """What the first layer of a model reads, where that is a layer of torch."""
+    for name, module in model.named_modules():
+        kind = type(module).__name__
+        layer = f"{name} ({kind})" if name else kind
+        if isinstance(module, nn.modules.conv._ConvNd):
+            sides = "".join(f"x{side}" for side in "DHW"[-len(module.kernel_size) :])
+            return f". Its first layer, {layer}, reads {_counted(module.in_channels, 'channel')}: write 1x{module.in_channels}{sides}."
+        if isinstance(module, nn.Linear):
+            return f". Its first layer, {layer}, reads {_counted(module.in_features, 'feature')}: write 1x{module.in_features}."
+        if isinstance(module, nn.Embedding):
+            return ""
     return ""
 
 
