@@ -200,7 +200,7 @@ def step(network: torch.nn.Module, batch: torch.Tensor) -> None:
 
 def table(model: str, rows: list[Row]) -> Table:
     columns = (
-        "family", ">forward MACs", ">of dense", ">kept values", ">places", ">search space", ">memory", ">training MACs", ">step time",
+        "family", ">forward MACs", ">of dense", ">kept values", ">maskable weights", ">bits to name a mask", ">memory", ">training MACs", ">step time",
     )  # fmt: skip
     return Table(columns, tuple(cells(row) for row in rows), f"{model}, sparsity {SPARSITY}, scope model")
 

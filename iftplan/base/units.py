@@ -136,7 +136,7 @@ def parse_count(text: str) -> int:
     match = _COUNT.fullmatch(text)
     if not match:
         raise InputError(
-            f"budget {text!r} is not a count; write 560M, 1.8G or 555468800 (MACs), or 1.2GFLOPs."
+            f"budget {text!r} is not a count; write 560M, 1.8G or 555468800 (MACs), or 1.2GFLOPs. Only a plan's budget can be a share of a dense model's cost, such as 0.5x."
         )
     value = Fraction(re.sub(r"[_ ]", "", match["number"])) * _SUFFIXES[match["suffix"].lower()]
     if (match["unit"] or "").lower().startswith("flop"):

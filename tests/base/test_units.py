@@ -43,7 +43,7 @@ def test_a_float_means_its_decimal() -> None:
         ("-0.1", "The nearest sparsity is 0."),
         ("-1/4", "The nearest sparsity is 0."),
         ("75", "Did you mean 75%, which is 0.75?"),
-        ("90", "0.9 (90%)"),
+        ("90", "Did you mean 90%, which is 0.9?"),
         ("150", "0.99 leaves one weight of a hundred"),
         ("nan", "write it as 0.75, 3/4 or 75%"),
         ("inf", "write it as 0.75, 3/4 or 75%"),

@@ -121,7 +121,7 @@ def page(records: Sequence[Record], versions: Mapping[str, str]) -> str:
 def _summary_table(records: Sequence[Record]) -> str:
     groups = {**_by_library(records), "in all": list(records)}
     rows = [
-        f"| of those that came so far | {' | '.join(groups)} |",
+        f"| networks that reached the step | {' | '.join(groups)} |",
         f"|---|{'--:|' * len(groups)}",
         f"| networks | {' | '.join(str(len(group)) for group in groups.values())} |",
     ]

@@ -9,7 +9,7 @@ import typer
 
 from iftplan.base.documents import Document
 from iftplan.base.errors import InputError
-from iftplan.base.units import Convention
+from iftplan.base.units import Convention, parse_count
 from iftplan.cli import completion
 from iftplan.cli.arguments import (
     document_in,
@@ -211,6 +211,8 @@ def command(
     """
     if against and budget:
         raise InputError("--against and --budget cannot be combined. Give one of them.")
+    if budget:
+        parse_count(budget)  # before anything is read
     if attention and (against or engine not in (None, "meta")):
         full = "--against" if against else f"--engine {engine}"
         raise InputError(

@@ -30,7 +30,7 @@ def methods_named(text: str, curve: bool) -> tuple[PruningMethod, ...]:
     Raises:
         InputError: one is unknown, or there are several for one network.
     """
-    names = tuple(split(text))
+    names = tuple(dict.fromkeys(split(text)))
     for name in names or ("",):
         if name not in METHODS:
             raise InputError(f"--method {name!r} is unknown. Methods are {', '.join(METHODS)}.")
@@ -94,5 +94,5 @@ class Choices:
         from iftplan.base.units import parse_sparsity
         from iftplan.plans.request import make_plan
 
-        given: list[Fraction | None] = [*sorted(map(parse_sparsity, self.sparsities))]
+        given: list[Fraction | None] = [*sorted({*map(parse_sparsity, self.sparsities)})]
         return [make_plan(spec, replace(self.request, sparsity=sparsity)) for sparsity in given or [None]]
