@@ -84,7 +84,7 @@ def test_the_notation_of_the_manual(text: str, layer: LayerSpec) -> None:
         ("", "a layer is KIND[:IN-OUT]"),
         ("Linear:3-4", "a layer is KIND"),
         ("linear 3-4", "a layer is KIND"),
-        ("lineer:3-4", "did you mean 'linear'?"),
+        ("lineer:3-4", "Did you mean 'linear'?"),
         ("cnv3x3:3-4", "Did you mean 'conv'?"),
         ("lstm:3-4", "Kinds are linear, conv"),
         ("linear3:3-4", "linear takes no kernel, but '3' was given; write linear:IN-OUT"),
