@@ -130,9 +130,8 @@ class _Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._kept: list[Tensor] = [*weights.values(), *inputs]
         self._uses: dict[Node, WeightUse] = {}
         self._read: set[Node] = set()
-        self._parts: dict[
-            str, dict[_Part, int]
-        ] = {}  # of a weight that is contracted: how many rows each met
+        # weight that is contracted → its parts → numbers of the other operand that each met
+        self._parts: dict[str, dict[_Part, int]] = {}
 
     def uses(self, output: object) -> tuple[WeightUse, ...]:
         """What was seen, with the role that the model's output decides."""
@@ -202,7 +201,7 @@ class _Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._kept.append(tensor)
 
     def _note_part(self, weight: str, operand: Tensor, args: Sequence[Any], operands: Sequence[int]) -> None:
-        """Remember which part of a weight is contracted, and with how many numbers of the other operand."""
+        """Remember which part of a weight is contracted, and how much it met."""
         others = [args[i] for i in operands if args[i] is not operand and isinstance(args[i], Tensor)]
         part = _Part(int(operand.storage_offset()), operand.numel())
         met = self._parts.setdefault(weight, {})

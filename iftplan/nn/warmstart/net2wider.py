@@ -19,6 +19,7 @@ from iftplan.models.spec import Couplings, InputSpec
 from iftplan.nn.layers.widen import widen_
 from iftplan.nn.masks.masked_weights import stream
 from iftplan.nn.meta.copies import without_data
+from iftplan.nn.meta.inputs import given_inputs
 from iftplan.nn.warmstart.channel_rules import follow_channels
 from iftplan.nn.warmstart.channels import Followed, Slot
 from iftplan.nn.warmstart.compensation import Compensation
@@ -44,7 +45,7 @@ def net2wider(
     dense: nn.Module,
     couplings: Couplings,
     sizes: Mapping[str, int],
-    inputs: Sequence[InputSpec],
+    inputs: object,
     seed: int = 0,
 ) -> Widened:
     """Trained values of `dense` at the widths `sizes`, after Net2WiderNet (arXiv 1511.05641).
@@ -53,7 +54,7 @@ def net2wider(
         dense: the trained model.
         couplings: what `iftplan.nn.reading.widths.trace.trace_widths` found of it.
         sizes: symbol → new size.
-        inputs: what one forward pass takes.
+        inputs: what one forward pass takes, as `iftplan.read_model` takes it.
         seed: random seed of the choice of channels that get one more replica.
 
     Raises:
@@ -61,7 +62,7 @@ def net2wider(
     """
     if all(sizes.get(name, width.size) == width.size for name, width in couplings.widths.items()):
         return Widened(dense.state_dict(), ())
-    return replicated(dense, replicas_at(dense, couplings, sizes, inputs, seed))
+    return replicated(dense, replicas_at(dense, couplings, sizes, given_inputs(inputs, dense), seed))
 
 
 @dataclass(frozen=True, slots=True)

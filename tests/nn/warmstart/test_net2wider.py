@@ -219,6 +219,8 @@ def test_the_seed_chooses_what_is_replicated_beyond_whole_multiples() -> None:
     one, same, other = (net2wider(model, found, sizes, inputs, seed).state for seed in (0, 0, 1))
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert any(not torch.equal(one[name], other[name]) for name in one)
+    written = net2wider(model, found, sizes, [str(given) for given in inputs]).state
+    assert all(torch.equal(one[name], written[name]) for name in one), "inputs as read_model takes them"
 
 
 # --- whole plans ----------------------------------------------------------------------------------------
