@@ -9,8 +9,11 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from iftplan.base.errors import MeasureError
+from iftplan.models.notation import parse_input
 from iftplan.models.zoo import ZOO
 from iftplan.models.zoo_specs import zoo_spec
+from iftplan.nn.counting.measure import measure
 from iftplan.nn.sources.zoo import ARCHITECTURES
 
 
@@ -314,3 +317,9 @@ def test_gpt_sizes_are_the_papers(name: str, layers: int, width: int, heads: int
     attention = model.get_submodule("transformer.h.0.attn")
     assert attention.head_dim * heads == width
     assert ZOO[name].inputs[0].shape == (1, context)
+
+
+def test_a_gpt_is_not_counted_beyond_its_positions() -> None:
+    assert measure(build("gpt-char"), (parse_input("1x128:int64"),)).macs
+    with pytest.raises(MeasureError, match="129 tokens, but there are positions for 128"):
+        measure(build("gpt-char"), (parse_input("1x129:int64"),))

@@ -62,7 +62,9 @@ def published_gain() -> Gain:
 
 def own_gain() -> Gain:
     """ResNet-8 on CIFAR-10 after ten epochs, wide at 75 % with SET, from the table of our results."""
-    table = page_named("results.md").read_text(encoding="utf-8").split("## Ten epochs")[1].split("Test loss")[0]
+    table = (
+        page_named("results.md").read_text(encoding="utf-8").split("## Ten epochs")[1].split("Test loss")[0]
+    )
     rows = {cells[1]: cells for line in table.splitlines() if (cells := re.split(r" *\| *", line))[1:]}
     dense, sparse = rows["dense"], rows["wide, set"]
     before, after = (Decimal(row[3].split(" ± ")[0]) for row in (dense, sparse))

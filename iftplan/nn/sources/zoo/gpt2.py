@@ -148,7 +148,10 @@ class GPT2Model(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, tokens) → (batch, tokens, channels)."""
-        positions = torch.arange(tokens.shape[-1], device=tokens.device).unsqueeze(0)
+        length, known = tokens.shape[-1], self.wpe.num_embeddings
+        if tokens.is_meta and length > known:  # a real table refuses the index itself
+            raise ValueError(f"{length} tokens, but there are positions for {known}")
+        positions = torch.arange(length, device=tokens.device).unsqueeze(0)
         x = self.drop(self.wte(tokens) + self.wpe(positions))
         for block in self.h:
             x = block(x)
