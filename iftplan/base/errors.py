@@ -66,3 +66,31 @@ def needs_torch(what: str, error: ImportError) -> str:
     if "torch" in sys.modules or not re.search(r"\btorch\b", f"{error.name} {error}"):
         return ""
     return f"{what} needs PyTorch, which cannot be imported ({error}). Install it with: pip install 'iftplan[torch]'."
+
+
+def one_line(error: object, most: int | None = None) -> str:
+    """The text of an error in one line.
+
+    Args:
+        error: anything with a text.
+        most: characters that are kept; None for all.
+
+    Example:
+        >>> one_line(ValueError("no\\n  such thing"), 7)
+        'no such'
+    """
+    return " ".join(str(error).split())[:most]
+
+
+def error_text(error: BaseException, most: int | None = None) -> str:
+    """The kind and the text of an error, in one line.
+
+    Args:
+        error: that was raised.
+        most: characters of its text that are kept; None for all.
+
+    Example:
+        >>> error_text(ValueError("no such thing"))
+        'ValueError: no such thing'
+    """
+    return f"{type(error).__name__}: {one_line(error, most)}"

@@ -14,7 +14,7 @@ from inspect import Parameter, signature
 from pathlib import Path
 from types import ModuleType
 
-from iftplan.base.errors import InputError
+from iftplan.base.errors import InputError, error_text
 
 _VERSION = "__iftplan_version__"
 
@@ -35,7 +35,7 @@ def module_factory(name: str, attribute: str, is_model: Callable[[object], bool]
             module = import_module(name)
         except (Exception, SystemExit) as error:
             raise InputError(
-                f"module {name} cannot be imported: {_told(error)}{_near_module(error) or _elsewhere(error, Path.cwd())}"
+                f"module {name} cannot be imported: {error_text(error)}{_near_module(error) or _elsewhere(error, Path.cwd())}"
             ) from error
     return _callable(module, attribute, name, is_model)
 
@@ -72,7 +72,7 @@ def file_factory(path: str, attribute: str, is_model: Callable[[object], bool]) 
             hint = (
                 _in_its_package(file, attribute) if _is_relative(error) else _elsewhere(error, file.resolve())
             )
-            raise InputError(f"running {path} failed with {_told(error)}{hint}") from error
+            raise InputError(f"running {path} failed with {error_text(error)}{hint}") from error
     setattr(module, _VERSION, version)
     return _callable(module, attribute, path, is_model)
 
@@ -163,10 +163,6 @@ def _in_its_package(file: Path, attribute: str) -> str:
     name = ".".join(parts[:-1] if file.stem == "__init__" else parts)
     where = "" if folder == Path.cwd() or str(folder) in sys.path else f" in the folder {folder}"
     return f"; a file with relative imports belongs to a package: name it as {name}:{attribute}{where}."
-
-
-def _told(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Annotated, cast
 import typer
 
 from iftplan.base.attributes import nearest
-from iftplan.base.errors import IftplanError
+from iftplan.base.errors import IftplanError, one_line
 from iftplan.cli import completion
 from iftplan.cli.group import Commands
 from iftplan.cli.help import WIDEST
@@ -180,7 +180,7 @@ def _meant(text: str) -> str:
 def _fault(error: Exception, given: list[str]) -> int:
     """A mistake of ours: no traceback unless asked for, and never the status of a pass or a failed check."""
     _show(error, given)
-    told = " ".join(str(error).split()) or "no message"
+    told = one_line(error) or "no message"
     say(
         f"iftplan: an error of our own, {type(error).__name__}: {told}. Please report it with the output of the same command with --debug."
     )

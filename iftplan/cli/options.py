@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from iftplan.base.errors import InputError
+from iftplan.base.errors import InputError, error_text
 from iftplan.base.units import Convention, parse_tolerance
 from iftplan.cli import completion
 from iftplan.cli.help import MODEL_PANEL, OUTPUT_PANEL
@@ -210,8 +210,7 @@ def _own_family(text: str) -> Family:
         with redirect_stdout(sys.stderr):  # what the file prints must not end up in our data
             value = runpy.run_path(path).get(name)
     except (Exception, SystemExit) as error:
-        told = " ".join(str(error).split())
-        raise InputError(f"{path} could not be run: {type(error).__name__}: {told}") from error
+        raise InputError(f"{path} could not be run: {error_text(error)}") from error
     if not isinstance(value, Family):
         raise InputError(
             f"{text} is not a family. Make one with iftplan.families.derivation.family(name, cost=…, unknown=…)."

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from iftplan.base.errors import one_line
 from iftplan.cache.dependencies import Footprint, Reads
 from iftplan.models.spec import Framework
 
@@ -194,7 +195,7 @@ def _answer(request: Mapping[str, Any], reads: Reads) -> dict[str, Any]:
             "exit_code": 2,
         }
     except Exception as error:
-        told = " ".join(str(error).split()) or "no message"
+        told = one_line(error) or "no message"
         return {"error": f"{type(error).__name__}: {told}", "exit_code": MeasureError.exit_code}
     states = reads.states(Footprint(Path.cwd()))
     outward = list(reads.outward)

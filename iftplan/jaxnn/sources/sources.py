@@ -10,7 +10,7 @@ from typing import TypeGuard
 
 import jax
 
-from iftplan.base.errors import IftplanError, InputError
+from iftplan.base.errors import IftplanError, InputError, one_line
 from iftplan.base.factories import file_factory, module_factory
 from iftplan.jaxnn.sources.configuration import Configurable, Made
 from iftplan.jaxnn.sources.models import Traceable, is_module, traceable
@@ -138,5 +138,5 @@ def _called(factory: Callable[[], object], source: str) -> object:
     except IftplanError:
         raise
     except (Exception, SystemExit) as error:
-        said = " ".join(str(error).split())
+        said = one_line(error)
         raise InputError(f"building {source} failed with {type(error).__name__}: {said}") from error

@@ -10,7 +10,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from iftplan.base.errors import InputError
+from iftplan.base.errors import InputError, one_line
 from iftplan.nn.export.sparse_files.contents import is_sparse_file
 from iftplan.nn.export.sparse_files.load import load_sparse
 
@@ -100,7 +100,7 @@ def _file(path: Path) -> Mapping[str, Tensor]:
             f"{path} needs safetensors, which is not installed; install it with: pip install safetensors."
         ) from error
     except Exception as error:  # whatever bytes make of an unpickler
-        told = " ".join(str(error).split())[:200]
+        told = one_line(error, 200)
         raise InputError(f"{path} cannot be read as a state dict ({told}).") from error
     for key in ("state_dict", "model"):  # as timm and torchvision's scripts write them
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from iftplan.base.arguments import check_arguments
-from iftplan.base.errors import InputError, MeasureError
+from iftplan.base.errors import InputError, MeasureError, one_line
 from iftplan.base.factories import file_factory, module_factory
 from iftplan.models.sources import Source, SourceKind, parse_source
 from iftplan.models.spec import InputSpec
@@ -162,7 +162,7 @@ def _settled(model: object, device: str) -> object:
 
 
 def _told(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = one_line(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

@@ -8,7 +8,7 @@ from importlib import import_module
 from inspect import signature
 from types import ModuleType
 
-from iftplan.base.errors import InputError
+from iftplan.base.errors import InputError, error_text
 
 
 def timm_factory(name: str) -> Callable[[], object]:
@@ -52,7 +52,7 @@ def _library(name: str) -> ModuleType:
 
 def _broken(package: str, error: Exception) -> str:
     return (
-        f"{package} is installed but cannot be imported ({type(error).__name__}: {' '.join(str(error).split())}); "
+        f"{package} is installed but cannot be imported ({error_text(error)}); "
         f"it is often built for another torch: reinstall both from one place, such as pip install -U torch {package}"
     )
 

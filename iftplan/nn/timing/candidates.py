@@ -9,6 +9,7 @@ from warnings import catch_warnings, simplefilter
 import torch
 from torch import Generator, Tensor
 
+from iftplan.base.errors import one_line
 from iftplan.masks import parse_mask
 from iftplan.models.spec import Kind
 from iftplan.nn.execution.frozen import freeze
@@ -80,7 +81,7 @@ def _add_torch_sparse(found: Candidates, pair: LayerPair, x: Tensor, weight: Ten
                 once = perf_counter() - begin
                 _ = held @ columns
         except RuntimeError as error:  # what this build of torch cannot do
-            found.left_out[name] = " ".join(str(error).split())[:80]
+            found.left_out[name] = one_line(error, 80)
             continue
         found.add(name, _products(held, columns), macs, once)
 

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from iftplan.base.errors import InputError
+from iftplan.base.errors import InputError, one_line
 from iftplan.models.spec import Kind
 from iftplan.nn.timing import library_server
 from iftplan.nn.timing.work import Candidates, Lost, as_function, largest_difference, padding_of
@@ -223,7 +223,7 @@ class LibraryRun:
             raise Lost(f"ended with status {status}{f': {last[:80]}' if last else ''}")
         told: dict[str, Any] = json.loads(line)
         if "error" in told:
-            raise Lost(" ".join(str(told["error"]).split())[:120])
+            raise Lost(one_line(told["error"], 120))
         return told
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from iftplan.base.documents import Document, dumps, with_digest, write_text
-from iftplan.base.errors import InputError
+from iftplan.base.errors import InputError, one_line
 from iftplan.base.units import fraction
 from iftplan.masks import MaskStructure, Unstructured, parse_mask
 from iftplan.masks.spectra import MEASURES
@@ -323,7 +323,7 @@ def _check_output(model: torch.nn.Module, task: Task) -> None:
     try:
         outputs = logits_of(model(inputs.to(device))).shape[-1]
     except (RuntimeError, ValueError, IndexError) as error:
-        told = " ".join(str(error).split())
+        told = one_line(error)
         raise InputError(
             f"the model cannot be run on samples of {task.name}, {'x'.join(map(str, inputs.shape))} ({told}); use "
             "data that fit the model's input, or another model."

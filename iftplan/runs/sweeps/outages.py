@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import InterfaceError, InternalError, OperationalError, PendingRollbackError
 
-from iftplan.base.errors import MeasureError
+from iftplan.base.errors import MeasureError, one_line
 
 PATIENCE = 600.0
 """Seconds without an answer after which a worker gives up."""
@@ -55,7 +55,7 @@ def through_outages(call: Callable[_P, _R]) -> Callable[_P, _R]:
 
 def silent(error: BaseException) -> MeasureError:
     """Refusal to wait any longer for a database."""
-    told = " ".join(str(error.__cause__ or error).split())[:200]
+    told = one_line(error.__cause__ or error, 200)
     return MeasureError(
         f"the database of --storage has not answered for {PATIENCE:.0f} seconds ({told}). Start it, and run the same command again to continue."
     )

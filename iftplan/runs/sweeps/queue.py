@@ -25,7 +25,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from iftplan.base.documents import loads
-from iftplan.base.errors import InputError
+from iftplan.base.errors import InputError, error_text, one_line
 from iftplan.runs.sweeps.leases import SECONDS, DatabaseLeases, FileLeases, Lease, Leases, LostError, at_once
 from iftplan.runs.sweeps.outages import through_outages
 
@@ -87,9 +87,8 @@ def storage_at(place: str) -> optuna.storages.BaseStorage:
     except InputError:
         raise
     except Exception as error:  # of whichever driver a URL names
-        told = " ".join(str(error).split())
         raise InputError(
-            f"--storage {place} cannot be opened ({type(error).__name__}: {told}); name a file on a disk that all workers see, or the URL of a database."
+            f"--storage {place} cannot be opened ({error_text(error)}); name a file on a disk that all workers see, or the URL of a database."
         ) from error
 
 
@@ -148,7 +147,7 @@ def _readable(place: str) -> Iterator[None]:
     except (InputError, OSError):
         raise
     except Exception as error:  # assertions, keys and types, wherever the entry is looked at
-        told = " ".join(str(error).split())[:200] or "no message"
+        told = one_line(error, 200) or "no message"
         raise InputError(
             f"the record of the trials, {place}, cannot be read ({type(error).__name__}: {told}). Remove it and "
             "run the same command again; results that exist are reused."

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from iftplan.base.documents import Document, loads
-from iftplan.base.errors import InputError, MeasureError
+from iftplan.base.errors import InputError, MeasureError, error_text
 from iftplan.runs.records import parse_result
 from iftplan.runs.sweeps.outages import PATIENCE
 
@@ -48,9 +48,8 @@ class RunTarget:
             self._files, self._root = url_to_fs(self.url, use_listings_cache=False, skip_instance_cache=True)
             self._files.exists(self._root)
         except Exception as error:  # of whichever package serves the URL
-            told = " ".join(str(error).split())
             raise InputError(
-                f"--out {url} cannot be opened ({type(error).__name__}: {told}). Name a directory, or a URL that fsspec can open; s3:// needs: pip install s3fs."
+                f"--out {url} cannot be opened ({error_text(error)}). Name a directory, or a URL that fsspec can open; s3:// needs: pip install s3fs."
             ) from error
 
     def result(self, name: str) -> Document | None:
@@ -186,7 +185,6 @@ def _order(name: str) -> Any:
 
 
 def _unreachable(url: str, error: Exception) -> MeasureError:
-    told = " ".join(str(error).split())[:200]
     return MeasureError(
-        f"{url} cannot be reached ({type(error).__name__}: {told}). Run the same command again with --retry-failed to continue."
+        f"{url} cannot be reached ({error_text(error, 200)}). Run the same command again with --retry-failed to continue."
     )

@@ -10,7 +10,7 @@ from typing import Final, Generic, TypeVar
 import torch
 from torch import nn
 
-from iftplan.base.errors import IftplanError, MeasureError
+from iftplan.base.errors import IftplanError, MeasureError, error_text
 from iftplan.models.spec import InputSpec
 from iftplan.nn.counting.passes.conditions import counting_conditions
 from iftplan.nn.counting.passes.hints import input_hint
@@ -112,7 +112,7 @@ def look_as_needed(
         if (
             "sparse" in str(error).lower()
         ):  # its operators lose how many values are stored, with data or without
-            raise MeasureError(f"{called}: {_said(error)}") from error
+            raise MeasureError(f"{called}: {error_text(error)}") from error
         failure: Exception | None = error
     else:
         failure = None
@@ -123,10 +123,10 @@ def look_as_needed(
             assert first is not None
             return first
         if isinstance(error, IftplanError):
-            why = "" if _is_for_want_of_data(failure) else f"{_said(failure)}. "
+            why = "" if _is_for_want_of_data(failure) else f"{error_text(failure)}. "
             raise MeasureError(f"{called}: {why}{error}") from failure
         told = error if _is_for_want_of_data(failure) else failure
-        raise MeasureError(f"{called}: {_said(told)}{input_hint(told, model, inputs)}") from told
+        raise MeasureError(f"{called}: {error_text(told)}{input_hint(told, model, inputs)}") from told
 
 
 def _otherwise(
@@ -137,10 +137,6 @@ def _otherwise(
         return assumed(look(model, inputs, Data.OPPOSITE, see).result)
     except Exception:  # a model may assert what it asks
         return None
-
-
-def _said(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _is_for_want_of_data(error: Exception) -> bool:

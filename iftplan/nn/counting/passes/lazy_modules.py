@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from iftplan.base.errors import IftplanError, MeasureError
+from iftplan.base.errors import IftplanError, MeasureError, error_text
 from iftplan.models.spec import InputSpec
 from iftplan.nn.counting.passes.conditions import counting_conditions
 from iftplan.nn.meta.copies import without_data
@@ -34,7 +34,7 @@ def materialise(model: nn.Module, inputs: Sequence[InputSpec]) -> nn.Module:
             given = ", ".join(map(str, inputs))
             raise MeasureError(
                 f"the lazy modules of {type(model).__name__} could not be initialised by a forward pass on {given}: "
-                f"{type(error).__name__}: {' '.join(str(error).split())}"
+                f"{error_text(error)}"
             ) from error
     return double
 

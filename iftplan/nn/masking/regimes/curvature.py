@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, autograd, nn
 
-from iftplan.base.errors import InputError
+from iftplan.base.errors import InputError, one_line
 from iftplan.nn.masking.regimes.sparse_weights import Held
 
 
@@ -51,7 +51,7 @@ def _differentiated(value: Tensor, parameters: list[nn.Parameter]) -> list[Tenso
     try:
         found = autograd.grad(value, parameters, allow_unused=True)
     except RuntimeError as error:
-        told = " ".join(str(error).split())
+        told = one_line(error)
         raise InputError(
             f"GraSP needs second derivatives, and the model uses an operator that has none ({told}); for attention, compute this step under `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`, or take snip, force or synflow."
         ) from error

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from iftplan.base.errors import InputError
+from iftplan.base.errors import InputError, error_text
 from iftplan.masks.spectra import MEASURES
 from iftplan.nn.training.records.best import COLUMNS as VALIDATION
 from iftplan.nn.training.records.metrics import COLUMNS, DORMANT
@@ -69,9 +69,8 @@ def loading(where: str) -> Iterator[None]:
         RuntimeError,
         OverflowError,
     ) as error:
-        told = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{where} is refused: its state does not fit the run ({type(error).__name__}: {told}). {_WAY_OUT}"
+            f"{where} is refused: its state does not fit the run ({error_text(error, 200)}). {_WAY_OUT}"
         ) from error
 
 

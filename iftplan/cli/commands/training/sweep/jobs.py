@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from iftplan.base.errors import InputError
+from iftplan.base.errors import InputError, error_text
 
 if TYPE_CHECKING:
     from iftplan.base.documents import Document
@@ -74,9 +74,8 @@ def work_as_jobs(
         executor.update_parameters(**{"name": "iftplan-sweep", "timeout_min": _MINUTES, **settings})
         jobs = executor.map_array(work_on, [campaign] * workers)
     except Exception as error:  # of submitit, of the scheduler's commands, of the folder
-        told = " ".join(str(error).split())[:300]
         raise InputError(
-            f"--submit {submit} cannot start jobs ({type(error).__name__}: {told}). Check --job, and that the scheduler's commands work here."
+            f"--submit {submit} cannot start jobs ({error_text(error, 300)}). Check --job, and that the scheduler's commands work here."
         ) from error
     tell(f"submitted {workers} jobs: {', '.join(job.job_id for job in jobs)}; their output is in {folder}")
     try:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from iftplan.base.errors import InputError
+from iftplan.base.errors import InputError, one_line
 from iftplan.nn.application.apply import apply
 from iftplan.nn.application.pruning.prune import PruningMethod, prune_
 from iftplan.nn.masks.masked_weights import masked_weights
@@ -73,7 +73,7 @@ class Judge:
         try:
             return evaluate(fabric, network.to(fabric.device), self.task, held, _EVALUATED, (0, 1))
         except (RuntimeError, ValueError, IndexError) as error:
-            told = " ".join(str(error).split())
+            told = one_line(error)
             raise InputError(
                 f"the network cannot be run on samples of {self.task.name} ({told}); use data that fit its input and its classes."
             ) from error
