@@ -156,3 +156,10 @@ def test_settings_that_came_later_leave_runs_as_they_were() -> None:
 def test_settings_of_images_have_ranges(name: str, value: str) -> None:
     with pytest.raises(InputError, match=f"data.{name}"):
         parse_run(parse_toml(f"data.{name} = {value}", "it"), "it")
+
+
+def test_a_seed_is_a_number_of_64_bits() -> None:
+    assert parse_run({"seed": 2**63 - 1}, "run.toml").seed == 2**63 - 1
+    for seed in (2**63, -(2**63) - 1):
+        with pytest.raises(InputError, match="seed"):
+            parse_run({"seed": seed}, "run.toml")

@@ -15,7 +15,9 @@ from iftplan.base.errors import InputError
 from iftplan.nn.layers.branches import Factorized
 from iftplan.nn.sources.zoo.gpt2 import GPT2LMHeadModel, GPT2Sizes
 from iftplan.nn.training.network import network_of
+from iftplan.nn.training.parallel import engine
 from iftplan.nn.training.parallel.arrangement import Arrangement, large_modules
+from iftplan.nn.training.parallel.engine import precision_for
 from iftplan.nn.training.parallel.recomputation import recompute_
 from iftplan.runs.settings import MethodConfig, PlanConfig, RunConfig, TrainingConfig
 
@@ -88,3 +90,13 @@ def test_recomputed_blocks_have_the_same_gradients_and_names() -> None:
     ):
         assert name == other_name
         assert torch.equal(one.grad, other.grad)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_kernels_of_masks_choose_the_precision_that_they_have(
+    fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "has_fast_bf16", lambda: fast)
+    assert precision_for(TrainingConfig()) == ("bf16-mixed" if fast else "32-true")
+    assert precision_for(TrainingConfig(execution="sparse")) == "32-true"
+    assert precision_for(TrainingConfig(execution="compact", precision="bf16-mixed")) == "bf16-mixed"

@@ -20,7 +20,7 @@ import iftplan as ift
 from iftplan.models.spec import InputSpec, ModelSpec
 from iftplan.plans.plan import Scope
 from iftplan.report.table import to_csv
-from iftplan.runs.settings import DataConfig, PlanConfig, RunConfig, TrainingConfig
+from iftplan.runs.settings import DataConfig, MethodConfig, PlanConfig, RunConfig, TrainingConfig
 from iftplan.runs.sweeps.frame import frame, write_parquet
 from iftplan.runs.sweeps.grid import (
     COLUMNS,
@@ -228,6 +228,9 @@ def test_what_a_run_found_stands_in_its_row() -> None:
     assert (found.outcome, found.method, found.seed, found.run) == (TRAINED, "rigl", 3, "runs/a")
     assert (found.macs, found.dense_macs, found.train_macs, found.value) == (90, 100, 2**70, 0.5)
     assert found.log2_masks == row.log2_masks
+    opened = RunConfig(method=MethodConfig(name="densified"))
+    wide = trained_row(row, opened, {**RESULT, "method": "densified", "forward_macs": 205}, "runs/b")
+    assert (wide.ratio, wide.sparsity) == (2.05, 0.5), "without masks it costs what it costs"
 
 
 # --- searches ---------------------------------------------------------------------------------------------
