@@ -43,9 +43,10 @@ def learning_picture(
         for i, curve in enumerate(curves):
             color = colors.palette[0 if many else i % len(colors.palette)]
             costs = [macs * convention.per_mac for macs in curve.train_macs]
+            means = [nan if one is None else one.mean for one in curve.loss]
             axes.plot(
                 costs,
-                [nan if one is None else one.mean for one in curve.loss],
+                means,
                 color=color,
                 marker=MARKERS[i % len(MARKERS)] if len(costs) <= 30 and not many else "",
                 markersize=4,
@@ -53,9 +54,8 @@ def learning_picture(
                 alpha=0.45 if many else 1.0,
                 label="_" if many else label_text(_label(curve)),
             )
-            errors = [nan if one is None else one.error or 0.0 for one in curve.loss]
-            means = [nan if one is None else one.mean for one in curve.loss]
             if curve.runs > 1:
+                errors = [nan if one is None else one.error or 0.0 for one in curve.loss]
                 axes.fill_between(
                     costs,
                     [mean - error for mean, error in zip(means, errors, strict=True)],

@@ -219,16 +219,11 @@ class Loop:
     def is_over(self) -> bool:
         """Whether all steps were taken, or the validation loss has not improved for `training.patience` evaluations.
 
-        As long as masks keep more than the plan does, nothing ends early.
+        As long as masks keep and cost more than the plan's, nothing ends early.
         """
         if self.step == self.length.steps:
             return True
-        return has_waited(self.metrics.rows, self.config.training.patience) and self._is_thinned
-
-    @property
-    def _is_thinned(self) -> bool:
-        """Whether masks, if there are any, keep no more weights than the plan."""
-        return sum(self.spending.nnz.values()) <= self.spending.planned_nnz
+        return has_waited(self.metrics.rows, self.config.training.patience) and self.spending.is_thinned
 
     @property
     def dense_network(self) -> nn.Module:

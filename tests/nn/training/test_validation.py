@@ -72,6 +72,13 @@ def test_a_result_is_of_one_network(method: str, tmp_path: Path) -> None:
     assert min(losses) < float(best["validation_loss"]), "a denser network was better: what is tested"
 
 
+def test_a_run_whose_layers_trade_weights_by_macs_stops_early_too(tmp_path: Path) -> None:
+    """Sparse momentum may end with more weights than the plan, at the plan's MACs."""
+    method = {"name": "snfs", "interval": 2, "end": 0.1}
+    result = executed(small_run({**OVERFIT, "method": method}), tmp_path)
+    assert result["steps"] < OVERFIT["training"]["steps"]
+
+
 def test_labelled_samples_are_parted_by_their_number_alone() -> None:
     whole = open_data(DataConfig(), silent)
     task = open_data(DataConfig(validation_fraction=0.25), silent)

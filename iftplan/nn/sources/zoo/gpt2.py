@@ -147,7 +147,11 @@ class GPT2Model(nn.Module):
         self.apply(partial(_draw_, layers=sizes.layers))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(batch, tokens) → (batch, tokens, channels)."""
+        """(batch, tokens) → (batch, tokens, channels).
+
+        Raises:
+            ValueError: more tokens than positions, on the meta device.
+        """
         length, known = tokens.shape[-1], self.wpe.num_embeddings
         if tokens.is_meta and length > known:  # a real table refuses the index itself
             raise ValueError(f"{length} tokens, but there are positions for {known}")

@@ -29,7 +29,6 @@ class Spending:
             None for one that is.
 
     Attributes:
-        planned_nnz: masked weights that the plan keeps.
         macs: training MACs so far.
         dense_macs: training MACs of the dense model on the same samples.
         activation_bytes: what the forward pass of a part of a batch keeps for its backward pass; 0 before the first.
@@ -56,7 +55,6 @@ class Spending:
         self.narrow = narrow
         self._groups = weights_by_layer(plan, network) if masks is not None else {}
         self._whole = whole_weights(network, self._groups)
-        self.planned_nnz = sum(layer.nnz for layer in plan.layers if layer.maskable)
         self.macs = 0
         self.dense_macs = 0
         self.activation_bytes = 0
@@ -76,6 +74,14 @@ class Spending:
         if self._masks is None:
             return self._cost.opened if self._opened else self._cost.dense
         return self._cost.forward(self.nnz) + self._adapters
+
+    @property
+    def is_thinned(self) -> bool:
+        """Whether masks, if there are any, keep no more weights than the plan's, or cost no more where they trade weights by MACs."""
+        if self._masks is None:
+            return True
+        kept, cost = self.nnz, self._cost
+        return sum(kept.values()) <= sum(cost.nnz.values()) or cost.forward(kept) <= cost.forward()
 
     @property
     def executed_step(self) -> int:
