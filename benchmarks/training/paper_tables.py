@@ -1,12 +1,12 @@
-"""Table 11 of the Sparse-IFT paper (arXiv 2303.11525) beside our own runs of the same structures, row by row.
+"""Tables of the Sparse-IFT paper (arXiv 2303.11525) beside our own runs of the same configurations, row by row.
 
-    python benchmarks/training/table11.py [--out runs] [--seeds 3]
-    python benchmarks/training/table11.py --data DIR --seeds 1
+    python benchmarks/training/paper_tables.py table2 [--out runs] [--seeds 5]
+    python benchmarks/training/paper_tables.py table11 --data DIR --seeds 1
 
-The paper's are ResNet-18 on CIFAR-100, trained for 200 epochs; ours are ResNet-8 of width 8 on CIFAR-10, three epochs.
-So accuracies are not to be compared, and differences to the dense model of either side are what stands beside each
-other. Its dense and its unstructured rows are from table 2. Runs are those of `results.py structures`; with `--data`
-what is missing is made, but for structures that have no plan at these widths.
+The paper's are ResNet-18 on CIFAR-100, trained for 200 epochs; ours are ResNet-8 of width 8 on CIFAR-10, ten epochs. So
+accuracies are not to be compared, and differences to the dense model of either side are what stands beside each other.
+Runs are those of `results.py table2`, `table3` and `controls`, from their folders or from the record; with `--data` what
+is missing is made, but for structures that have no plan at these widths.
 """
 
 from __future__ import annotations
@@ -21,24 +21,15 @@ from typing import Any
 import pandas as pd
 from results import DENSE, EXPERIMENTS, Arm, Experiment, results, table
 
-from iftplan.runs.results.published.results import PublishedResult, published_results
+from iftplan.runs.results.published.entries import paper_entry
+from iftplan.runs.results.published.results import PublishedResult
 
-OURS = EXPERIMENTS["structures"]
-
-
-def rows_of_the_paper() -> list[PublishedResult]:
-    """Table 11, between the dense model and what RigL makes of unstructured masks."""
-    found = [x for x in published_results("CIFAR-100") if x.model == "ResNet-18"]
-    second = [x for x in found if x.table == "2"]
-    return [
-        *(x for x in second if x.method == "dense"),
-        *(x for x in found if x.table == "11"),
-        *(x for x in second if x.method == "rigl"),
-    ]
+TABLES = ("table2", "table3", "table4", "table11")
+OURS = EXPERIMENTS["table2"]
 
 
 def arm_of(row: PublishedResult) -> Arm:
-    """Our run of the same structure."""
+    """Our run of the same configuration."""
     if row.transform == "dense":
         return DENSE
     method = "transposable" if row.mask else {"dense": "densified"}.get(row.method, row.method)
@@ -59,11 +50,10 @@ def beside(published: Sequence[PublishedResult], ours: Sequence[dict[str, Any]])
 
 def _row(published: PublishedResult, dense: float, found: pd.DataFrame) -> dict[str, str]:
     arm = arm_of(published)
-    unstructured = "unstructured" if published.transform == "wide" else ""
-    inside = {True: "non-linear", False: "linear", None: unstructured}[published.nonlinear]
     ours = found.loc[arm.title] if arm.title in found.index else {}
     return {
-        "structure": " ".join(filter(None, (published.transform, published.mask or inside))),
+        "family": " ".join(filter(None, (arm.transform if arm != DENSE else "dense", arm.mask, _inside(published)))),
+        "method": published.method,
         "sparsity": f"{float(published.sparsity):g}",
         "paper": f"{published.value:.1f}",
         "paper, against dense": "" if arm == DENSE else f"{published.value - dense:+.1f}",
@@ -71,7 +61,12 @@ def _row(published: PublishedResult, dense: float, found: pd.DataFrame) -> dict[
         "ours, against dense": ours.get("against dense", "–"),
         "seeds": str(ours.get("seeds", "–")),
         "training MACs": ours.get("training MACs", "–"),
-    }
+    }  # fmt: skip
+
+
+def _inside(published: PublishedResult) -> str:
+    """Whether a non-linearity stands between two low-rank factors."""
+    return "" if published.transform != "lowrank" else "non-linear" if published.nonlinear else "linear"
 
 
 def made(arm: Arm, seeds: int, out: Path, data: str | None) -> list[dict[str, Any]]:
@@ -89,11 +84,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("table", choices=TABLES)
     parser.add_argument("--data", help="without it, the table of the runs that there are")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("runs"))
     given = parser.parse_args()
-    published = rows_of_the_paper()
+    published = paper_entry(given.table).results()
     arms = dict.fromkeys(arm_of(row) for row in published)
     ours = [x for arm in arms for x in made(arm, given.seeds, given.out, given.data)]
     print(beside(published, ours).to_markdown(index=False, disable_numparse=True))
