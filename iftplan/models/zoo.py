@@ -64,6 +64,12 @@ ZOO: Mapping[str, ZooEntry] = MappingProxyType(
                 _image(32),
             ),
             ZooEntry(
+                "resnet20-cifar",
+                "ResNet-20 of width 16 (16, 32, 64), 3×3 stride-1 stem without pooling, 10 classes, 32×32",
+                f"{_RESNET}, section 4.2, with 1×1 shortcuts",
+                _image(32),
+            ),
+            ZooEntry(
                 "mobilenetv2-cifar",
                 "MobileNetV2, multiplier 1.0, first two strides 1, 100 classes, 32×32",
                 f"Sandler et al. 2018, arXiv 1801.04381; {_CIFAR_ASSUMED}",

@@ -124,7 +124,7 @@ def test_every_choice_is_explained(name: str) -> None:
     [
         (
             "plan zoo:res",
-            "zoo:resnet18-cifar zoo:resnet34-cifar zoo:resnet8-cifar zoo:resnet18 zoo:resnet34 zoo:resnet50",
+            "zoo:resnet18-cifar zoo:resnet34-cifar zoo:resnet8-cifar zoo:resnet20-cifar zoo:resnet18 zoo:resnet34 zoo:resnet50",
         ),
         ("plan zoo : mob", "mobilenetv2-cifar mobilevit-s-cifar mobilenetv2 mobilevit-s"),
         ("audit zoo:bot", "zoo:botnet50-cifar zoo:botnet50"),

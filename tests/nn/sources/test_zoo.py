@@ -99,6 +99,14 @@ def test_resnet8_is_its_closed_form() -> None:
     assert torch_macs("resnet8-cifar") == macs + 320 == 3_236_160
 
 
+def test_resnet20_is_its_closed_form() -> None:
+    """Three stages of three basic blocks, twice the channels of ResNet-8."""
+    macs = 1024 * 27 * 16 + 1024 * 6 * 9 * 16 * 16
+    macs += 256 * (9 * 16 * 32 + 5 * 9 * 32 * 32 + 16 * 32)
+    macs += 64 * (9 * 32 * 64 + 5 * 9 * 64 * 64 + 32 * 64)
+    assert torch_macs("resnet20-cifar") == macs + 640 == 40_813_184
+
+
 def test_digits_cnn_is_its_closed_form() -> None:
     assert torch_macs("digits-cnn") == 64 * 9 * 16 + 64 * 9 * 16 * 32 + 16 * 9 * 32 * 32 + 320
 

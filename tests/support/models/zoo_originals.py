@@ -101,6 +101,7 @@ ORIGINALS: dict[str, Callable[[], nn.Module]] = {
     "resnet18-cifar": lambda: _cifar(resnet("basic", (2, 2, 2, 2), BASIC, 100)),
     "resnet34-cifar": lambda: _cifar(resnet("basic", (3, 4, 6, 3), BASIC, 100)),
     "resnet8-cifar": lambda: _cifar(resnet("basic", (1, 1, 1), (8, 16, 32), 10, stem=8)),
+    "resnet20-cifar": lambda: _cifar(resnet("basic", (3, 3, 3), (16, 32, 64), 10, stem=16)),
     "mobilenetv2-cifar": lambda: _of_stride_one(
         hf.MobileNetV2ForImageClassification(
             hf.MobileNetV2Config(num_labels=100, depth_multiplier=1.0, classifier_dropout_prob=0.0)

@@ -306,3 +306,9 @@ def _draw_(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     elif isinstance(module, nn.Linear):
         module.reset_parameters()
+
+
+def resnet20_cifar() -> nn.Module:
+    """ResNet-20 of width 16 for 10 classes at 32×32: three stages of three blocks, 40.8 M MACs."""
+    sizes = ResNetSizes(ResNetBasicLayer, (3, 3, 3), (16, 32, 64), stem=16)
+    return _with_cifar_stem(ResNetForImageClassification(sizes, 10))
