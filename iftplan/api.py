@@ -117,7 +117,7 @@ def read_model(
 
         return jax_reading.read_model(source, *given, allow=costs, widths=widths, heads=heads)
     if isinstance(source, str) and source.startswith("zoo:") and not given and not allow:
-        from iftplan.models.zoo_specs import zoo_spec
+        from iftplan.models.zoo.specs import zoo_spec
 
         if (kept := zoo_spec(source, widths=widths, heads=heads)) is not None:
             return kept

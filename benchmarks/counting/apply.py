@@ -26,7 +26,7 @@ import iftplan as ift
 from iftplan.base.errors import InfeasibleError
 from iftplan.base.units import decimal
 from iftplan.models.spec import InputSpec, ModelSpec
-from iftplan.models.zoo import ZOO
+from iftplan.models.zoo.entries import ZOO
 from iftplan.nn import apply_, build, enforce_, measure_applied
 from iftplan.nn.meta.inputs import make_inputs
 from iftplan.plans.audit.audit import AuditReport

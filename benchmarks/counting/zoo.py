@@ -18,7 +18,7 @@ import iftplan as ift
 from iftplan.base.errors import InfeasibleError, MeasureError
 from iftplan.base.units import count, decimal
 from iftplan.models.spec import ModelSpec
-from iftplan.models.zoo import ZOO
+from iftplan.models.zoo.entries import ZOO
 from iftplan.nn.application.structure import skeleton_
 from iftplan.nn.counting.measure import measure
 from iftplan.nn.sources import build

@@ -17,7 +17,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from iftplan.models.zoo import ZOO
+from iftplan.models.zoo.entries import ZOO
 from iftplan.report.table import Table
 from iftplan.report.terminal import print_table
 

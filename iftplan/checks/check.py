@@ -20,7 +20,7 @@ from iftplan.checks.processes.pool import Answer, measure_all
 from iftplan.checks.verdicts import check_model
 from iftplan.models.cost import ModelCost
 from iftplan.models.cost_document import parse_measured
-from iftplan.models.zoo_specs import zoo_cost
+from iftplan.models.zoo.specs import zoo_cost
 from iftplan.plans.document.plan import parse_plan
 from iftplan.plans.plan import Plan, Scope
 

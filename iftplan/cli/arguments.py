@@ -68,7 +68,7 @@ def spec_of(
     if document is not None:
         return spec_in(document, model, inputs)
     if model.startswith("zoo:") and not allow and framework != "jax":
-        from iftplan.models.zoo_specs import zoo_spec
+        from iftplan.models.zoo.specs import zoo_spec
 
         if (kept := zoo_spec(model, inputs, widths=widths, heads=heads)) is not None:
             return kept

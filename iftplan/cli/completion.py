@@ -18,7 +18,7 @@ _LAYERS = ("linear", "conv3x3", "conv1x1", "conv1d3", "dwconv3x3", "convt4x4", "
 
 def models(incomplete: str) -> Iterator[str]:
     """`zoo:NAME` of every bundled model, the other libraries' prefixes, and the factories in a file."""
-    from iftplan.models.zoo import ZOO
+    from iftplan.models.zoo.entries import ZOO
 
     path, colon, name = incomplete.rpartition(":")
     if colon and path.endswith(".py"):
@@ -53,7 +53,7 @@ def layers(ctx: Context, incomplete: str) -> Iterator[str]:
 def _layers_of(source: str) -> list[str]:
     from iftplan.base.documents import loads, read_text
     from iftplan.models.document import parse_spec
-    from iftplan.models.zoo_specs import zoo_spec
+    from iftplan.models.zoo.specs import zoo_spec
 
     try:
         is_file = source.endswith(".json") and not source.startswith("hf:")
@@ -149,7 +149,7 @@ def paper(incomplete: str) -> list[str]:
 
 def recipes(incomplete: str) -> Iterator[str]:
     """Names of bundled recipes."""
-    from iftplan.runs.recipe_files import recipe_files
+    from iftplan.runs.recipes.files import recipe_files
 
     yield from (name for name in recipe_files() if name.startswith(incomplete))
 

@@ -57,7 +57,7 @@ _SUFFIXES = {
 }
 _OF_REPORTS = _SUFFIXES | {".json": Format.JSON}
 PAGES = {
-    Format.HTML: ("iftplan.report.html", "page_html"),
+    Format.HTML: ("iftplan.report.html.file", "page_html"),
     Format.JUNIT: ("iftplan.report.junit", "page_junit"),
     Format.GITHUB: ("iftplan.report.github", "page_annotations"),
     Format.SARIF: ("iftplan.report.sarif", "page_sarif"),

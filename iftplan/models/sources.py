@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from iftplan.base.errors import InputError
 from iftplan.models.spec import InputSpec
-from iftplan.models.zoo import ZOO
+from iftplan.models.zoo.entries import ZOO
 
 _FORMS = (
     "zoo:NAME, hf:CONFIG.json[#ClassName], timm:NAME, torchvision:NAME, package.module:factory, "

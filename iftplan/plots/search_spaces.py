@@ -9,7 +9,7 @@ from iftplan.base.errors import InputError
 from iftplan.models.notation import parse_layer
 from iftplan.models.sources import parse_source
 from iftplan.models.spec import LayerSpec, ModelSpec
-from iftplan.models.zoo_specs import zoo_spec
+from iftplan.models.zoo.specs import zoo_spec
 from iftplan.plans.plan import Plan
 from iftplan.plans.search.spaces import layer_spaces, model_spaces
 from iftplan.plots.files import Picture

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from iftplan.base.documents import Document, digest, parse_toml, read_text
 from iftplan.base.errors import InputError
-from iftplan.runs.recipe_files import recipe_files
+from iftplan.runs.recipes.files import recipe_files
 from iftplan.runs.settings import RunConfig
 
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from iftplan.base.documents import digest
-from iftplan.models.zoo import ZOO
+from iftplan.models.zoo.entries import ZOO
 from tests.support.cli_runs import Run, iftplan
 from tests.support.places import ROOT
 

@@ -11,7 +11,7 @@ import iftplan as ift
 from iftplan.base.documents import with_digest
 from iftplan.base.errors import InputError
 from iftplan.models.spec import ModelSpec
-from iftplan.models.zoo_specs import zoo_spec
+from iftplan.models.zoo.specs import zoo_spec
 from iftplan.plans.document.plan import parse_plan, plan_document
 from iftplan.plans.plan import KeptFor, Plan, PlannedLayer, Role, Scope, lies_within, parse_scope, scope_text
 from iftplan.plans.tables import scope_table

@@ -10,7 +10,7 @@ from iftplan import api
 from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.base.options import in_options
 from iftplan.families.builtin import family_named
-from iftplan.models.zoo_specs import zoo_spec
+from iftplan.models.zoo.specs import zoo_spec
 from iftplan.plans.plan import Scope
 from iftplan.plans.planner import plan
 from iftplan.plans.policy import Policy

@@ -8,7 +8,7 @@ from fractions import Fraction
 import pytest
 
 from iftplan.families.integer_search import Multiplier
-from iftplan.models.zoo_specs import zoo_spec
+from iftplan.models.zoo.specs import zoo_spec
 from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
 from iftplan.plans.request import PlanRequest, make_plan
 

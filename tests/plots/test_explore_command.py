@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import iftplan as ift
-from iftplan.models.zoo_specs import zoo_spec
+from iftplan.models.zoo.specs import zoo_spec
 from tests.support.cli_runs import iftplan
 
 

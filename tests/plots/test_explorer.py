@@ -23,8 +23,8 @@ from iftplan.base.units import decimal_text, parse_sparsity
 from iftplan.masks.cardinality import log2_choose
 from iftplan.masks.distributions import Distribution
 from iftplan.models.spec import InputSpec, Kind, LayerSpec, ModelSpec, WeightLayer
-from iftplan.models.zoo import ZOO
-from iftplan.models.zoo_specs import zoo_spec
+from iftplan.models.zoo.entries import ZOO
+from iftplan.models.zoo.specs import zoo_spec
 from iftplan.plans.budget import Account, close
 from iftplan.plans.document.layers import after_notation, before_notation
 from iftplan.plans.plan import WHOLE, Plan, Scope

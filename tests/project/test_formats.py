@@ -25,7 +25,7 @@ from iftplan.families.document import solve_document
 from iftplan.families.steps import explain
 from iftplan.plans.audit.diff import LayerCosts, diff, diff_document
 from iftplan.runs.document import read_recipe
-from iftplan.runs.recipe_files import recipe_files
+from iftplan.runs.recipes.files import recipe_files
 from iftplan.runs.results.pruning import PrunedPoint, PruningCurve, pruning_document
 from tests.support.pages.documents import documents
 from tests.support.places import ROOT, page_named

@@ -28,13 +28,13 @@ from iftplan.plans.audit.diff import LayerCosts, diff
 from iftplan.plans.audit.tables import audit_page, diff_page
 from iftplan.plans.plan import Scope
 from iftplan.report.github import page_annotations
-from iftplan.report.html import page_html
+from iftplan.report.html.file import page_html
+from iftplan.report.html.treemap import HEIGHT, WIDTH, tiles
 from iftplan.report.junit import page_junit
 from iftplan.report.markdown import COMMENT_LIMIT, MARKER, page_markdown
 from iftplan.report.page import Finding, Page, Place, Rule, Section, SectionStatus, TreemapLayer
 from iftplan.report.sarif import page_sarif
 from iftplan.report.table import Table
-from iftplan.report.treemap import HEIGHT, WIDTH, tiles
 from tests.support.cli_runs import iftplan
 from tests.support.pages.browser import BROWSER, dom
 from tests.support.pages.hostile import HOSTILE

@@ -17,7 +17,7 @@ import pytest
 
 from iftplan.base.documents import Document
 from iftplan.runs.document import merge, parse_run, read_recipe, run_object
-from iftplan.runs.recipe_files import recipe_files
+from iftplan.runs.recipes.files import recipe_files
 
 OWN = ("cifar10-resnet8", "digits", "shakespeare-gpt")
 """Recipes that are ours as a whole, as the first line of each says."""

@@ -9,7 +9,7 @@ import pytest
 
 from iftplan.base.documents import loads, parse_toml, read_text
 from iftplan.base.errors import InputError
-from iftplan.models.zoo import ZOO
+from iftplan.models.zoo.entries import ZOO
 from iftplan.runs.document import (
     merge,
     parse_run,
@@ -18,7 +18,7 @@ from iftplan.runs.document import (
     run_object,
     telling_settings,
 )
-from iftplan.runs.recipe_files import recipe_files
+from iftplan.runs.recipes.files import recipe_files
 from iftplan.runs.settings import RunConfig, ScheduleConfig
 from tests.support.places import TESTS
 

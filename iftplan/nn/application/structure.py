@@ -11,7 +11,7 @@ from iftplan.base.errors import MeasureError, StaleError
 from iftplan.families.builtin import FAMILIES
 from iftplan.families.transforms.experts import NAME
 from iftplan.models.spec import Couplings
-from iftplan.models.zoo_specs import zoo_spec
+from iftplan.models.zoo.specs import zoo_spec
 from iftplan.nn.application.experts import place_experts_
 from iftplan.nn.layers.blocks import product
 from iftplan.nn.layers.branches import Doped, Factorized, Member, Nonlinearity, Parallel, identity

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from iftplan.base.documents import dumps
 from iftplan.models.cost_document import measured_document
-from iftplan.models.zoo import ZOO
-from iftplan.models.zoo_specs import cost_file_name
+from iftplan.models.zoo.entries import ZOO
+from iftplan.models.zoo.specs import cost_file_name
 from iftplan.nn.application.model_cost import measure_model
 
 
@@ -21,7 +21,7 @@ def zoo_cost_document(name: str) -> str:
 
 def main() -> None:
     """Write the costs of all bundled models into the package."""
-    folder = Path(str(files("iftplan.models") / "specs"))
+    folder = Path(str(files("iftplan.models.zoo") / "documents"))
     for name in ZOO:
         text = zoo_cost_document(name)
         (folder / cost_file_name(name)).write_bytes(gzip.compress(text.encode(), 9, mtime=0))

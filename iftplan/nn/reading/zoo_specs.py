@@ -9,8 +9,8 @@ from typing import Literal
 
 from iftplan.base.documents import dumps
 from iftplan.models.document import spec_document
-from iftplan.models.zoo import ZOO
-from iftplan.models.zoo_specs import file_name
+from iftplan.models.zoo.entries import ZOO
+from iftplan.models.zoo.specs import file_name
 from iftplan.nn.reading.read import read_model
 
 
@@ -21,7 +21,7 @@ def zoo_document(name: str, heads: Literal["number", "size"]) -> str:
 
 def main() -> None:
     """Write the specs of all bundled models into the package."""
-    folder = Path(str(files("iftplan.models") / "specs"))
+    folder = Path(str(files("iftplan.models.zoo") / "documents"))
     folder.mkdir(exist_ok=True)
     for name in ZOO:
         number, size = zoo_document(name, "number"), zoo_document(name, "size")

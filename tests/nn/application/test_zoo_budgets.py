@@ -11,7 +11,7 @@ from math import gcd
 import pytest
 
 import iftplan as ift
-from iftplan.models.zoo import ZOO
+from iftplan.models.zoo.entries import ZOO
 from iftplan.nn.application.measuring import measure_plan
 from tests.support.sampling import sampled
 

@@ -5,13 +5,13 @@ import gzip
 import pytest
 
 from iftplan.models.spec import InputSpec
-from iftplan.models.zoo import ZOO
-from iftplan.models.zoo_specs import cost_file_name, zoo_cost, zoo_spec
+from iftplan.models.zoo.entries import ZOO
+from iftplan.models.zoo.specs import cost_file_name, zoo_cost, zoo_spec
 from iftplan.nn.application.zoo_costs import zoo_cost_document
 from iftplan.nn.sources import build
 from tests.support.places import ROOT
 
-FOLDER = ROOT / "iftplan" / "models" / "specs"
+FOLDER = ROOT / "iftplan" / "models" / "zoo" / "documents"
 
 
 @pytest.mark.parametrize("name", ZOO)

@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 
 import iftplan as ift
-from iftplan.models.zoo import ZOO
+from iftplan.models.zoo.entries import ZOO
 from iftplan.nn.application.measuring import measure_plan
 from iftplan.plans.plan import Scope
 from tests.support.sampling import sampled

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from iftplan import api
 from iftplan.base.errors import InputError, MeasureError
 from iftplan.models.spec import InputSpec, Kind, LayerSpec, ModelSpec
-from iftplan.models.zoo import ZOO
+from iftplan.models.zoo.entries import ZOO
 from iftplan.nn.reading.read import read_model
 from iftplan.nn.sources import build
 

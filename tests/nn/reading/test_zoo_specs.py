@@ -8,13 +8,13 @@ import pytest
 
 import iftplan as ift
 from iftplan.models.spec import InputSpec
-from iftplan.models.zoo import ZOO
-from iftplan.models.zoo_specs import cost_file_name, file_name, zoo_spec
+from iftplan.models.zoo.entries import ZOO
+from iftplan.models.zoo.specs import cost_file_name, file_name, zoo_spec
 from iftplan.nn.reading.read import read_model
 from iftplan.nn.reading.zoo_specs import zoo_document
 from tests.support.places import ROOT
 
-FOLDER = ROOT / "iftplan" / "models" / "specs"
+FOLDER = ROOT / "iftplan" / "models" / "zoo" / "documents"
 SMALL = ("resnet8-cifar", "digits-cnn", "bert-small")
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from iftplan.base.errors import InputError
 from iftplan.models.sources import SourceKind, parse_source
 from iftplan.models.spec import InputSpec
-from iftplan.models.zoo import ZOO
+from iftplan.models.zoo.entries import ZOO
 from iftplan.nn.sources import build, construct
 
 FACTORIES = """

@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from iftplan.base.errors import MeasureError
 from iftplan.models.notation import parse_input
-from iftplan.models.zoo import ZOO
-from iftplan.models.zoo_specs import zoo_spec
+from iftplan.models.zoo.entries import ZOO
+from iftplan.models.zoo.specs import zoo_spec
 from iftplan.nn.counting.measure import measure
 from iftplan.nn.sources.zoo import ARCHITECTURES
 
@@ -42,7 +42,9 @@ def test_index_and_builders_agree() -> None:
 
 
 def test_index_needs_no_framework() -> None:
-    code = "import sys, iftplan.models.zoo; print({'torch', 'transformers', 'sympy'} & set(sys.modules))"
+    code = (
+        "import sys, iftplan.models.zoo.entries; print({'torch', 'transformers', 'sympy'} & set(sys.modules))"
+    )
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import iftplan as ift
 import iftplan.nn as ift_nn
 from iftplan.base.errors import InputError
-from iftplan.models.zoo import ZOO
+from iftplan.models.zoo.entries import ZOO
 from iftplan.nn.layers.nonlinearity import host_of
 from iftplan.nn.meta.copies import check_ties
 from iftplan.nn.meta.fingerprint import fingerprint

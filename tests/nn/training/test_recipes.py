@@ -16,7 +16,7 @@ from PIL import Image
 
 from iftplan.base.documents import Document
 from iftplan.runs.document import merge, parse_run, read_recipe
-from iftplan.runs.recipe_files import recipe_files
+from iftplan.runs.recipes.files import recipe_files
 from tests.support.runs.executed import StoppedRunError, executed, plan_of
 
 pytestmark = pytest.mark.slow

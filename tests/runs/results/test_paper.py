@@ -9,7 +9,7 @@ import pytest
 
 from iftplan.base.errors import InputError
 from iftplan.models.spec import ModelSpec
-from iftplan.models.zoo_specs import zoo_spec
+from iftplan.models.zoo.specs import zoo_spec
 from iftplan.plans.plan import Scope
 from iftplan.runs.document import parse_run, read_recipe
 from iftplan.runs.results.published.arithmetic import paper_rows

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from iftplan.base.documents import Document
-from iftplan.models.zoo_specs import zoo_spec
+from iftplan.models.zoo.specs import zoo_spec
 from iftplan.nn.reading.read import read_model
 from iftplan.nn.training.loop import Loop, Moment, Watcher
 from iftplan.nn.training.run import execute

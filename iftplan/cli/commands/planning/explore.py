@@ -83,7 +83,7 @@ def command(
     MAC as iftplan plan does. It copies the command of what was chosen, and opens plans, audits and sweeps.
     """
     from iftplan.base.documents import write_text
-    from iftplan.models.zoo import ZOO
+    from iftplan.models.zoo.entries import ZOO
     from iftplan.plots.explorer.page import explorer_page
 
     asked = _subject(subject, model, show, inputs_of(input), heads, no_cache=no_cache)

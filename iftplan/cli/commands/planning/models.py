@@ -5,7 +5,7 @@ from __future__ import annotations
 from iftplan.base.documents import Document, with_digest
 from iftplan.cli.options import FormatOption, OutputOption
 from iftplan.cli.output import emit, say_next
-from iftplan.models.zoo import ZOO
+from iftplan.models.zoo.entries import ZOO
 from iftplan.report.table import Table
 
 EXAMPLE = """

@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from torch import nn
 
-from iftplan.models.zoo import ZOO, ZooEntry
+from iftplan.models.zoo.entries import ZOO, ZooEntry
 from iftplan.nn.sources.zoo.bert import bert_small
 from iftplan.nn.sources.zoo.botnet import botnet50, botnet50_cifar
 from iftplan.nn.sources.zoo.deeplabv3plus import deeplabv3plus_r18

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from iftplan.models.zoo_specs import zoo_cost
+from iftplan.models.zoo.specs import zoo_cost
 from iftplan.runs.document import parse_run, read_recipe
 
 

@@ -11,10 +11,10 @@ from hashlib import sha256
 from importlib.resources import files
 
 from iftplan.base.units import count, percent, with_sign
+from iftplan.report.html.treemap import HEIGHT, LINE, WIDTH, tiles
 from iftplan.report.libraries import missing
 from iftplan.report.page import Page
 from iftplan.report.table import printable, without_breaks
-from iftplan.report.treemap import HEIGHT, LINE, WIDTH, tiles
 
 
 def _shown(text: str) -> str:
@@ -31,7 +31,7 @@ def page_html(page: Page) -> str:
         from jinja2 import Environment, StrictUndefined
     except ImportError as error:
         raise missing("HTML", "jinja2") from error
-    here = files("iftplan.report")
+    here = files("iftplan.report.html")
     script = (here / "page.js").read_text(encoding="utf-8")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -9,7 +9,7 @@ from importlib.resources.abc import Traversable
 
 def recipe_files() -> Mapping[str, Traversable]:
     """Recipe name → its file, in the order of names."""
-    return dict(sorted(_found(files("iftplan.runs") / "recipes")))
+    return dict(sorted(_found(files("iftplan.runs.recipes"))))
 
 
 def _found(folder: Traversable) -> Iterator[tuple[str, Traversable]]:

@@ -1,4 +1,4 @@
-"""Specs and costs of the bundled zoo's models without building them: read and measured once, and kept in `specs/`.
+"""Specs and costs of the bundled zoo's models without building them: read and measured once, and kept in `documents/`.
 
 `python -m iftplan.nn.reading.zoo_specs` and `python -m iftplan.nn.application.zoo_costs` write them again; tests compare
 them with the networks.
@@ -19,7 +19,7 @@ from iftplan.models.cost import ModelCost
 from iftplan.models.cost_document import parse_measured
 from iftplan.models.document import parse_spec
 from iftplan.models.spec import InputSpec, ModelSpec
-from iftplan.models.zoo import ZOO
+from iftplan.models.zoo.entries import ZOO
 
 
 def zoo_spec(
@@ -70,7 +70,7 @@ def _own(source: str, inputs: Sequence[InputSpec]) -> str | None:
 
 
 def _kept(name: str) -> Traversable:
-    return files("iftplan.models") / "specs" / name
+    return files("iftplan.models.zoo") / "documents" / name
 
 
 def _document(kept: Traversable) -> Document:

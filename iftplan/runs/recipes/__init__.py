@@ -1,0 +1,1 @@
+"""Bundled recipes, in folders by what they train on."""
