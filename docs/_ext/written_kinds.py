@@ -1260,6 +1260,7 @@ class BenchObject(TypedDict):
         machine: the processor and what its kernels are made of.
         batch: samples.
         rounds: in each of which every backend ran once.
+        cold: whether copies of layers with few columns were timed in turn (`--cold`).
         peaks: by threads.
         layers: a row for each layer, pass and number of threads.
         network: with `--network`, which was timed; then there are no layers.
@@ -1272,6 +1273,7 @@ class BenchObject(TypedDict):
     machine: NotRequired[str]
     batch: NotRequired[int]
     rounds: NotRequired[int]
+    cold: NotRequired[bool]
     peaks: NotRequired[list[PeakObject]]
     layers: list[BenchedLayerObject]
     network: NotRequired[BenchedNetworkObject]

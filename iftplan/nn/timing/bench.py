@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from time import perf_counter, thread_time
 
 import torch
 
 from iftplan.nn.execution.kernels.registers import instructions_here
 from iftplan.nn.timing.candidates import candidates
+from iftplan.nn.timing.copies import copies_of, in_turn
 from iftplan.nn.timing.cuda import cuda_bench
 from iftplan.nn.timing.dense import dense_products
 from iftplan.nn.timing.interleaving import race
@@ -30,6 +32,7 @@ def bench(
     backends: Sequence[str] = BACKENDS,
     libraries: Mapping[str, Library] | None = None,
     device: str = "cpu",
+    cold: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> Bench:
     """Time layers in every backend that there is.
@@ -42,7 +45,8 @@ def bench(
         rounds: of the race.
         backends: those that are timed, a dense one among them.
         libraries: to be timed too, as `iftplan.nn.timing.libraries.installed_libraries` finds them.
-        device: "cpu", or "cuda" for `iftplan.nn.timing.cuda.cuda_bench`, which has neither threads nor libraries.
+        device: "cpu", or "cuda" for `iftplan.nn.timing.cuda.cuda_bench`, which has neither threads nor libraries nor copies.
+        cold: time copies of a layer in turn, as `iftplan.nn.timing.copies` makes them, without libraries.
         say: hears which layer is next.
 
     Raises:
@@ -57,14 +61,17 @@ def bench(
         for pair in pairs:
             for kind in passes:
                 say(f"timing {pair.name} at {float(pair.sparsity):g}, {pair.structure}, {kind} …")
-                found = candidates(pair, batch, step=kind == "step", backends=backends, libraries=libraries)
+                made = partial(candidates, pair, batch, step=kind == "step", backends=backends)
+                copies = copies_of(pair, batch) if cold else 1
+                found = in_turn([made(seed=n, libraries=None if cold else libraries) for n in range(copies)])
                 try:
                     timings = race(found.work, found.macs, found.prepared, rounds, count, found.left_out)
                 finally:
                     found.close()
                 measured.append(Measured(pair, kind, count, timings, found.missing))
     versions = tuple((name, library.version) for name, library in (libraries or {}).items())
-    return Bench(f"{processor()}, {instructions}", batch, rounds, tuple(peaks), tuple(measured), versions)
+    machine = f"{processor()}, {instructions}"
+    return Bench(machine, batch, rounds, tuple(peaks), tuple(measured), versions, cold=cold)
 
 
 def on_threads(threads: Sequence[int]) -> Iterator[int]:

@@ -1,4 +1,7 @@
-"""A machine's profile, measured: the grid of `iftplan.plans.speed.profiles` in dense operators and in sparse kernels."""
+"""A machine's profile, measured: the grid of `iftplan.plans.speed.profiles` in dense operators and in sparse kernels.
+
+Copies of layers with few columns are timed in turn, as in a network, whose other weights pass through the caches meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,13 @@ def profile(
         backends = ("dense", "dense-best", *(("masked-dense",) if small else ()), "sparse")
         if chosen:
             found = bench(
-                chosen, passes=passes, threads=(threads,), rounds=rounds, backends=backends, say=say
+                chosen,
+                passes=passes,
+                threads=(threads,),
+                rounds=rounds,
+                backends=backends,
+                cold=True,
+                say=say,
             )
             count = found.peaks[0][0]
             entries += map(_entry, found.measured)

@@ -63,7 +63,8 @@ def bench_table(bench: Bench) -> Table:
         "layer", ">sparsity", "mask", "pass", ">threads", "backend", ">ms", ">ratio", ">quartiles",
         ">GFLOP/s", ">share", ">once ms",
     )  # fmt: skip
-    title = f"{bench.machine}; {_peaks(bench)}; batch {bench.batch}, {bench.rounds} rounds"
+    cold = ", weights from beyond the cache" if bench.cold else ""
+    title = f"{bench.machine}; {_peaks(bench)}; batch {bench.batch}, {bench.rounds} rounds{cold}"
     return Table(
         columns, tuple(rows), title, (*_NOTES, *_libraries(bench), *_totals(bench), *_left_out(bench))
     )
@@ -112,6 +113,7 @@ def bench_document(bench: Bench) -> Document:
             "dtype": bench.dtype,
             "batch": bench.batch,
             "rounds": bench.rounds,
+            "cold": bench.cold,
             "peaks": [{"threads": threads, "gflops": peak} for threads, peak in bench.peaks],
             "libraries": dict(bench.libraries),
             "layers": [_measured(one) for one in bench.measured],

@@ -130,6 +130,7 @@ class Bench:
         libraries: that others wrote and somebody installed → version.
         device: "cpu" or "cuda".
         dtype: of weights and activations.
+        cold: whether copies of a layer with few columns were timed in turn, so that its weights were in no core's cache.
     """
 
     machine: str
@@ -140,6 +141,7 @@ class Bench:
     libraries: tuple[tuple[str, str], ...] = ()
     device: str = "cpu"
     dtype: str = "float32"
+    cold: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from iftplan.masks import Block, ConstantFanIn, Unstructured
 from iftplan.models.notation import parse_layer
 from iftplan.nn.timing import interleaving as timing
 from iftplan.nn.timing.candidates import candidates
+from iftplan.nn.timing.copies import copies_of, in_turn
 from iftplan.nn.timing.dense import has_onednn, onednn_step
 from iftplan.plans.speed.tables import bench_document, bench_table
 from iftplan.plans.speed.timings import Bench, LayerPair, Measured, Timing, network_ratio, pair_of_layer
@@ -175,12 +177,43 @@ def test_the_figure_has_a_panel_for_each_pass_and_ticks_that_can_be_read() -> No
     assert "sparse, unstructured, 2 threads" in threads.description
 
 
+@pytest.mark.parametrize(
+    ("layer", "batch", "copies"),
+    [
+        ("linear:32-32@1", 1, 16),
+        ("linear:1024-1024@8", 8, 4),
+        ("linear:1024-1024@8", 9, 1),  # 72 columns
+        ("linear:768-3072@64", 1, 2),
+        ("linear:2048-2048@1", 1, 1),
+    ],
+)
+def test_copies_hold_more_than_a_core_s_caches(layer: str, batch: int, copies: int) -> None:
+    pair = pair_of_layer(layer, NINETY, Unstructured())
+    assert copies_of(pair, batch) == copies
+    assert copies in (1, 16) or copies * 4 * pair.dense.weights >= 2**24
+
+
+@pytest.mark.parametrize("step", [False, True])
+def test_copies_have_their_turns(step: bool) -> None:
+    """Every run is the next copy's, whose weights are its own, and a round of all copies ends at the first."""
+    pair = pair_of_layer("linear:6-5@2", Fraction(3, 4), Unstructured())
+    made = partial(candidates, pair, 1, step=step, backends=("dense", "masked-dense", "sparse"))
+    found = in_turn([made(seed=seed) for seed in range(3)])
+    assert found.work.keys() == made().work.keys() and found.macs == made().macs
+    if not step:
+        for name, run in found.work.items():
+            outputs = [run() for _ in range(4)]
+            alone = made(seed=1).work[name]()
+            assert torch.equal(outputs[1], alone) and torch.equal(outputs[0], outputs[3])  # type: ignore[arg-type]
+            assert not torch.equal(outputs[0], outputs[1])  # type: ignore[arg-type]
+
+
 def test_the_command(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(
         "from torch import nn\ndef net(): return nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))\n"
     )
     once = ["--rounds", "1", "--pass", "forward", "--threads", "1,2"]
-    made, parallel, ran, layers, none, both, bad, wrong, threads = many(
+    made, parallel, ran, cold, layers, none, both, bad, wrong, threads, pythons = many(
         [
             [
                 "plan",
@@ -207,12 +240,14 @@ def test_the_command(tmp_path: Path) -> None:
                 "parallel.json",
             ],
             ["bench", "plan.json", *once, "--format", "json", "--plot", "p.svg"],
+            ["bench", "--layer", "linear:8-8@2", "--cold", "--rounds", "1", "--format", "json"],
             ["bench", "--layer", "linear:8-8", "--sparsity", "0.5,0.75", "--dry-run", "--format", "csv"],
             ["bench"],
             ["bench", "plan.json", "--layer", "linear:8-8"],
             ["bench", "parallel.json", "--dry-run"],
             ["bench", "--layer", "attention:8", "--dry-run"],
             ["bench", "--layer", "linear:8-8", "--threads", "none", "--dry-run"],
+            ["bench", "--layer", "linear:8-8", "--cold", "--python", "python3"],
         ],
         tmp_path,
     )
@@ -224,9 +259,13 @@ def test_the_command(tmp_path: Path) -> None:
     assert sum(x["count"] for x in document["layers"] if x["threads"] == 2) == 2
     assert all(t["seconds"] > 0 for x in document["layers"] for t in x["timings"])
     assert "</svg>" in (tmp_path / "p.svg").read_text()
+    turns = loads(cold.out, "bench")
+    assert (document["cold"], turns["cold"]) == (False, True)
+    assert {t["backend"] for t in turns["layers"][0]["timings"]} >= {"dense", "masked-dense", "sparse"}
     assert len(layers.out.splitlines()) == 3
     for run, says in (
         (none, "bench needs a PLAN or layers"), (both, "bench needs a PLAN or layers"),
         (bad, "plan with --transform wide"), (wrong, "cannot be timed"), (threads, "is not a number of threads"),
+        (pythons, "--cold times copies of single layers"),
     ):  # fmt: skip
         assert run.code == 2 and says in run.message

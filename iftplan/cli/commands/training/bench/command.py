@@ -133,6 +133,13 @@ def command(
             help="Also time sparselab or DeepSparse as installed in this interpreter or virtual environment; repeat it for more.",
         ),
     ] = None,
+    cold: Annotated[
+        bool,
+        typer.Option(
+            "--cold",
+            help="Time copies of a layer in turn where it has up to 64 columns, as in a network too large for the cache.",
+        ),
+    ] = False,
     network: Annotated[
         bool,
         typer.Option("--network", help="Time the plan's whole network on the CPU, instead of its layers."),
@@ -188,6 +195,10 @@ def command(
     from iftplan.plans.speed.profiles import PASSES
     from iftplan.plans.speed.tables import bench_document, bench_table, pairs_document, pairs_table
 
+    if cold and (network or profile or python or device is Device.CUDA):
+        raise InputError(
+            "--cold times copies of single layers on the CPU, and --profile always does. Leave --cold out, or --network, --profile, --python and --device."
+        )
     if device is Device.CUDA and (python or threads != "1"):
         raise InputError("--threads and --python are for CPUs. Leave them out with --device cuda.")
     counts = [_threads(text) for text in split(threads)] or [1]
@@ -243,6 +254,7 @@ def command(
             backends=named,
             libraries=installed_libraries(python or ()) if device is Device.CPU else None,
             device=device.value,
+            cold=cold,
             say=tell,
         )
     table = bench_table(found)
