@@ -7,7 +7,8 @@ nothing of the dense weight's size is touched.
 
 from __future__ import annotations
 
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -104,6 +105,8 @@ def kept_values(weight: Tensor, pattern: Pattern) -> Tensor:
         raise InputError(
             f"a weight of size {shape} in {weight.dtype} was given for a mask of {expected[:2]} with kernel {expected[2:]} and {packed.vectors.bits} bits; pack the mask of this weight (pattern_of)."
         )
+    if not torch.is_grad_enabled():
+        return _collected(_dense(weight), pattern)
     values: Tensor = _Collect.apply(weight, pattern)  # type: ignore[no-untyped-call]
     return values
 
@@ -124,8 +127,12 @@ def _check(x: Tensor, channels: int, bias: Tensor | None, pattern: Pattern, valu
             )
 
 
+_BITS: Final = MappingProxyType({torch.float32: 32, torch.float64: 64})
+"""Of the types that kernels compute in."""
+
+
 def _bits(tensor: Tensor) -> int:
-    return 8 * tensor.element_size() if tensor.is_floating_point() else 0
+    return _BITS.get(tensor.dtype, 0)
 
 
 _Sweep = tuple[Pattern, ConvolutionWindows, Pair]
@@ -137,6 +144,11 @@ def _swept(
 ) -> Tensor:  # fmt: skip
     pattern, windows, _ = sweep
     y: Tensor
+    if not torch.is_grad_enabled():  # autograd's part of a small layer would be a quarter
+        if values is None:
+            assert weight is not None
+            values = kept_values(weight, pattern)
+        return _forward(source, values, bias, pattern, windows)
     if dense_gradient and weight is not None:
         y = _Graded.apply(source, weight, bias, *sweep)  # type: ignore[no-untyped-call]
     else:
@@ -152,19 +164,28 @@ class _Collect(Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, pattern: Pattern) -> Tensor:
-        weight = weight.detach()
-        if not _is_dense(weight):
-            weight = weight.contiguous()
+        weight = _dense(weight)
         ctx.shape, ctx.strides = weight.shape, weight.stride()
         ctx.memory = pattern.memory(ctx.strides)
-        flat = weight.as_strided((weight.numel(),), (1,)).numpy()
-        return torch.from_numpy(ctx.memory.values(flat, torch.get_num_threads()))
+        return _collected(weight, pattern)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
         flat = torch.from_numpy(ctx.memory.weights(as_array(gradient), torch.get_num_threads()))
         return flat.as_strided(ctx.shape, ctx.strides), None
+
+
+def _dense(weight: Tensor) -> Tensor:
+    """Values of a weight that fill a stretch of memory, copied where they do not."""
+    weight = weight.detach()
+    return weight if _is_dense(weight) else weight.contiguous()
+
+
+def _collected(weight: Tensor, pattern: Pattern) -> Tensor:
+    """(slots,): what is kept of a weight that fills a stretch of memory."""
+    flat = weight.as_strided((weight.numel(),), (1,)).numpy()
+    return torch.from_numpy(pattern.memory(weight.stride()).values(flat, torch.get_num_threads()))
 
 
 def _is_dense(weight: Tensor) -> bool:

@@ -85,7 +85,7 @@ def pattern_of(
 
 def as_array(tensor: Tensor) -> NDArray[Any]:
     """Values of a tensor as a flat array."""
-    array: NDArray[Any] = tensor.detach().contiguous().reshape(-1).numpy()
+    array: NDArray[Any] = tensor.detach().contiguous().numpy().reshape(-1)
     return array
 
 

@@ -1,6 +1,8 @@
 """Sparse kernels against float64 convolutions of torch: values, gradients, and nothing touched outside."""
 
+import copy
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +21,7 @@ from iftplan.nn.execution.kernels.products import correlation, product, run_into
 from iftplan.nn.execution.kernels.registers import instructions_here, vectors_of
 from iftplan.nn.execution.kernels.tiles import tiles_of
 from iftplan.nn.execution.kernels.windows import convolution, samples
-from iftplan.nn.execution.sparsity import pattern_of
+from iftplan.nn.execution.sparsity import Pattern, pattern_of
 
 pytest.importorskip("numba", reason="numba, of the extra bench, is not installed")
 
@@ -258,6 +260,37 @@ def test_gradients_share_room_only_when_nobody_holds_the_last_one(dtype: torch.d
         sparse_linear(x, weight, None, pattern).sum().backward()
     torch.testing.assert_close(weight.grad, sum(truths))
     assert pickle.dumps(pattern), "models are saved whole, and copied"
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda pattern: pickle.loads(pickle.dumps(pattern))])  # noqa: S301  (our own)
+def test_a_copy_names_arrays_of_its_own(copied: Callable[[Pattern], Pattern]) -> None:
+    """Jobs name arrays by their addresses: those of a copy must outlive the pattern that it was copied from."""
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.rand(24, 40, generator=generator) < 0.3
+    weight, x = torch.randn(24, 40, generator=generator) * mask, torch.randn(9, 40, generator=generator)
+    first = pattern_of(mask, torch.float32)
+    before = sparse_linear(x, weight, None, first)
+    assert len(first.forward.sweeps) == 1
+    second = copied(first)
+    assert not second.forward.sweeps
+    torch.testing.assert_close(before, x @ weight.T)
+    for array in ("offsets", "rows", "counts", "panels", "row_starts", "blocks"):
+        getattr(first.forward, array)[...] = 0  # what a freed array may hold
+    assert torch.equal(sparse_linear(x, weight, None, second), before)
+
+
+def test_numbers_of_samples_come_and_go() -> None:
+    """Jobs of the last few kinds of windows are kept, each with its own tiles."""
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.rand(8, 12, generator=generator) < 0.5
+    weight, pattern = torch.randn(8, 12, generator=generator) * mask, pattern_of(mask, torch.float32)
+    for count in (*range(1, 40), *range(40, 0, -3)):
+        x = torch.randn(count, 12, generator=generator)
+        with torch.no_grad():
+            alone = sparse_linear(x, weight, None, pattern)
+        torch.testing.assert_close(alone, x @ weight.T)
+        assert torch.equal(sparse_linear(x, weight, None, pattern), alone), "with autograd or without it"
+    assert len(pattern.forward.sweeps) <= 16
 
 
 def test_inputs_of_any_strides_and_leading_sizes() -> None:

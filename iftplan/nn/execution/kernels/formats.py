@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final
 
@@ -14,6 +14,16 @@ from iftplan.nn.execution.kernels.chains import Chains
 from iftplan.nn.execution.kernels.registers import ROWS, Vectors
 
 _ROW_BLOCK: Final = 2560  # outputs whose tile stays in the second-level cache
+
+
+class Addresses(dict[Any, Any]):
+    """What names arrays by where they lie, kept beside them. A copy's arrays lie elsewhere, so it begins with nothing."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Addresses:
+        return Addresses()
+
+    def __reduce__(self) -> tuple[type[Addresses], tuple[()]]:
+        return Addresses, ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +43,7 @@ class MaskFormat:
         rows: of each quad, in bytes of a tile.
         offsets: of the vectors that each step reads, in units of eight bytes.
         places: of each value in the flat matrix, -1 where a quad is padded.
+        sweeps: of the mask over windows, as kernels are told; empty in a copy.
     """
 
     vectors: Vectors
@@ -47,6 +58,7 @@ class MaskFormat:
     rows: NDArray[np.int64]
     offsets: NDArray[np.uint16]
     places: NDArray[np.int32]
+    sweeps: Addresses = field(default_factory=Addresses, init=False, repr=False)
 
     @property
     def positions(self) -> int:

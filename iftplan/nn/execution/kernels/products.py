@@ -82,21 +82,10 @@ def run_into(
         bias: one for each output; None or empty for none.
         threads: how many, where values are read.
     """
-    from iftplan.nn.execution.kernels.compiled import JOB, kernel
-    from iftplan.nn.execution.kernels.jobs import made_job
+    from iftplan.nn.execution.kernels.sweeps import sweep_of
 
-    shape = packed.vectors
-    tiles = tiles_of(windows, packed.chains, shape.lanes, shape.count)
-    starts = packed.chains.vectors(shape.count)
     correlates = values.ndim == 2
-    told = {
-        "offsets": packed.offsets, "rows": packed.rows, "counts": packed.counts, "panels": packed.panels,
-        "row_starts": packed.row_starts, "row_blocks": len(packed.row_starts) - 1, "blocks": packed.blocks,
-        "block_count": len(packed.blocks), "starts": starts, "chains": len(starts) - 1, "targets": tiles.targets,
-        "depths": tiles.depths, "sources": tiles.sources, "source_vectors": tiles.sources.shape[1], "there": tiles.there,
-        "tiles": len(tiles), "values": values, "values_apart": values.strides[0] if correlates else 0, "source": source,
-        "channels": packed.channels, "bias": 0 if bias is None or not len(bias) else bias, "target": target,
-        "outputs": packed.outputs,
-    }  # fmt: skip
-    parts = len(values) if correlates else max(1, min(threads, len(tiles)))
-    run_job(kernel(shape, int(packed.shared), int(correlates)), made_job(JOB, parts, told))
+    sweep = sweep_of(packed, windows, correlates=correlates)
+    parts = len(values) if correlates else max(1, min(threads, len(sweep.tiles)))
+    added = bias if bias is not None and len(bias) else None
+    run_job(sweep.run, sweep.told(parts, values, source, added, target))

@@ -7,6 +7,7 @@ pixel t reads the source pixel (t·scale + position·step + shift) / division, w
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from iftplan.base.errors import InputError
 
@@ -51,6 +52,7 @@ class ConvolutionWindows:
         return self.images * self.target[0] * self.target[1]
 
 
+@lru_cache(maxsize=64)
 def samples(count: int) -> ConvolutionWindows:
     """Sweep of a linear layer, which reads every sample at one position."""
     one = (1, 1)
