@@ -91,13 +91,15 @@ class FrozenWeights:
         tiles: Callable[[], Tensor],
     ) -> Tensor:
         """The output by slices where they can and nobody needs a gradient, else by tiles."""
-        taught = torch.is_grad_enabled()
-        if taught and self.kind is None and (x.requires_grad or (bias is not None and bias.requires_grad)):
+        if not torch.is_grad_enabled():
+            y = few()
+            return tiles() if y is None else y
+        if self.kind is None and (x.requires_grad or (bias is not None and bias.requires_grad)):
             return tiles()
         with torch.no_grad():
             y = few()
             y = tiles() if y is None else y
-        if taught and self.kind is not None:
+        if self.kind is not None:
             # only a backward pass asks for what there is not; outputs alone are nobody's harm
             y = _Refusal.apply(y, self.kind, *(t for t in (x, weight, bias) if t is not None))  # type: ignore[no-untyped-call]
         return y
