@@ -32,4 +32,4 @@ def __getattr__(name: str) -> Any:
         near = alike or get_close_matches(name, __all__, 1, 0.75)
         if name.startswith("_") or not near:
             raise
-        raise AttributeError(f"{error}. Did you mean {near[0]}?", name=name) from None
+        raise AttributeError(f"{error}. Did you mean {near[0]!r}?", name=name) from None

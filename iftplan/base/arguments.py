@@ -7,12 +7,12 @@ import re
 import sys
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping
-from difflib import get_close_matches
 from fractions import Fraction
 from functools import wraps
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
 from iftplan.base.errors import InputError, needs_torch
+from iftplan.base.suggestions import did_you_mean
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -102,10 +102,9 @@ def one_of(argument: str, value: object, choices: Collection[str]) -> str:
     """
     if (choice := _in_any_case(value, choices)) is not None:
         return choice
-    near = get_close_matches(str(value).lower(), list(choices), 1, 0.4)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
+    meant = did_you_mean(str(value), choices, cutoff=0.4)
     raise InputError(
-        f"{argument} = {value!r} is not one of its choices: {', '.join(map(repr, choices))}.{hint}"
+        f"{argument} = {value!r} is not one of its choices: {', '.join(map(repr, choices))}.{meant}"
     )
 
 
@@ -171,12 +170,8 @@ def _meant(error: TypeError, signature: inspect.Signature) -> str:
     if found is None:
         return ""
     synonym = _SYNONYMS.get(found[1].lower(), "")
-    near = (
-        [synonym]
-        if synonym in signature.parameters
-        else get_close_matches(found[1], signature.parameters, 1, 0.6)
-    )
-    return f" Did you mean {near[0]}?" if near else ""
+    asked = synonym if synonym in signature.parameters else found[1]
+    return did_you_mean(asked, signature.parameters, cutoff=0.6)
 
 
 def _name(function: Callable[..., Any]) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection
 from typing import Any
 
 from iftplan.base.errors import needs_torch
+from iftplan.base.suggestions import did_you_mean
 
 
 def suggesting(get: Callable[[str], Any], names: Collection[str]) -> Callable[[str], Any]:
@@ -23,29 +23,12 @@ def suggesting(get: Callable[[str], Any], names: Collection[str]) -> Callable[[s
         except AttributeError as error:
             if name.startswith("_"):  # asked by tools, which expect that it may be missing
                 raise
-            if (near := nearest(name, names)) is None:
+            if not (meant := did_you_mean(name, names, cutoff=0.75)):
                 raise
-            raise AttributeError(f"{error}. Did you mean {near}?", name=name) from None
+            raise AttributeError(f"{error}.{meant}", name=name) from None
         except ImportError as error:
             if not (told := needs_torch(name, error)):
                 raise
             raise ImportError(told, name="torch") from error
 
     return found
-
-
-def nearest(name: str, names: Collection[str]) -> str | None:
-    """A name that differs in case, hyphens and underscores alone, or else the one that is spelled most alike; None for none.
-
-    Example:
-        >>> nearest("topkast", ["rigl", "top-kast"]), nearest("xyz", ["rigl", "top-kast"])
-        ('top-kast', None)
-    """
-    plain = {re.sub("[-_]", "", known.lower()): known for known in names}
-    asked = re.sub("[-_]", "", name.lower())
-    if asked in plain:
-        return plain[asked]
-    from difflib import get_close_matches
-
-    near = get_close_matches(asked, plain, 1, 0.75)
-    return plain[near[0]] if near else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from functools import partial
 from hashlib import sha256
 from importlib import import_module
@@ -15,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from iftplan.base.errors import InputError, error_text
+from iftplan.base.suggestions import did_you_mean
 
 _VERSION = "__iftplan_version__"
 
@@ -85,13 +85,12 @@ def _callable(
         return lambda: factory
     if not callable(factory):
         names = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
-        near = get_close_matches(attribute, names, n=3)
         what = (
             f"{attribute} in {where} is of type {type(factory).__name__}"
             if factory is not None
             else (f"{where} has no {attribute}")
         )
-        raise InputError(f"{what}; {_hint(near, names)}")
+        raise InputError(f"{what}.{did_you_mean(attribute, names, most=3, cutoff=0.6) or _there(names)}")
     if needed := _required(factory):
         raise InputError(
             f"{where}:{attribute} cannot be called without {', '.join(needed)}; write a function without arguments that calls it, such as def build(): return {attribute}(…), and name that."
@@ -99,10 +98,8 @@ def _callable(
     return partial(factory)
 
 
-def _hint(near: list[str], names: list[str]) -> str:
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    return f"it has {', '.join(names[:8])}." if names else "it defines no function or class."
+def _there(names: list[str]) -> str:
+    return f" It has {', '.join(names[:8])}." if names else " It defines no function or class."
 
 
 def _near_module(error: BaseException) -> str:
@@ -111,9 +108,10 @@ def _near_module(error: BaseException) -> str:
         return ""
     parent, _, last = error.name.rpartition(".")
     folder = Path(*parent.split(".")) if parent else Path()
-    names = [p.stem for p in folder.glob("*.py")] if folder.is_dir() else []
-    near = get_close_matches(last, names, n=1)
-    return f"; did you mean {'.'.join(filter(None, (parent, near[0])))}?" if near else ""
+    begin = f"{parent}." if parent else ""
+    names = [begin + path.stem for path in folder.glob("*.py")] if folder.is_dir() else []
+    meant = did_you_mean(begin + last, names, cutoff=0.7)
+    return f".{meant}" if meant else ""
 
 
 def _elsewhere(error: BaseException, near: Path) -> str:
@@ -140,9 +138,8 @@ def _required(factory: Callable[..., object]) -> list[str]:
 
 
 def _near_file(file: Path) -> str:
-    siblings = [p.name for p in file.parent.glob("*.py")] if file.parent.is_dir() else []
-    near = get_close_matches(file.name, siblings, n=1)
-    return f"; did you mean {file.parent / near[0]}?" if near else "."
+    siblings = map(str, file.parent.glob("*.py")) if file.parent.is_dir() else ()
+    return f".{did_you_mean(str(file), siblings, cutoff=0.7)}"
 
 
 def _is_relative(error: BaseException) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
 
 from iftplan.base.errors import InputError
+from iftplan.base.suggestions import did_you_mean
 from iftplan.checks.findings import Quantity
 from iftplan.models.spec import InputSpec
 
@@ -117,7 +117,6 @@ class Configuration:
         known = {model.name: model for model in self.models}
         for name in names:
             if name not in known:
-                near = get_close_matches(name, known, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(known)}."
-                raise InputError(f"{self.path.name} has no model {name!r}; {hint}")
+                meant = did_you_mean(name, known, cutoff=0.6) or f" It has {', '.join(known)}."
+                raise InputError(f"{self.path.name} has no model {name!r}.{meant}")
         return tuple(known[name] for name in dict.fromkeys(names)) or self.models

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypeVar
@@ -14,6 +13,7 @@ from typing_extensions import TypedDict
 
 from iftplan.base.documents import parse_toml, read_text
 from iftplan.base.errors import InputError
+from iftplan.base.suggestions import did_you_mean
 from iftplan.base.units import parse_count, parse_fraction, parse_tolerance
 from iftplan.checks.configuration import (
     BASELINE,
@@ -102,8 +102,10 @@ class _Place:
         self.file, self.prefix = file, prefix
 
     def wrong(self, path: str, why: str, instead: str) -> InputError:
-        stop = "" if instead.endswith("?") else "."
-        return InputError(f"{self.file}: {self.prefix}{path}: {why}; {instead}{stop}")
+        stop = "" if instead.endswith(("?", ".")) else "."
+        return InputError(
+            f"{self.file}: {self.prefix}{path}: {why}. {instead[:1].upper()}{instead[1:]}{stop}"
+        )
 
     def blaming(self, path: str, error: InputError) -> InputError:
         return InputError(f"{self.file}: {self.prefix}{path}: {error}")
@@ -210,13 +212,11 @@ def _check_reference(reference: str, name: str, names: Sequence[str], where: _Pl
         return
     others = [n for n in names if n != name]
     if reference not in others:
-        near = get_close_matches(reference, (*others, BASELINE), n=1)
-        instead = (
-            f"did you mean {near[0]}?"
-            if near
-            else f"write baseline, a plan's .json file or one of: {', '.join(others) or '(no other model)'}"
+        meant = did_you_mean(reference, (*others, BASELINE), cutoff=0.6)
+        forms = f"Write baseline, a plan's .json file or one of: {', '.join(others) or '(no other model)'}."
+        raise where.wrong(
+            at, f"{reference!r} is nothing that MACs can be held against", meant.strip() or forms
         )
-        raise where.wrong(at, f"{reference!r} is nothing that MACs can be held against", instead)
 
 
 def _allowance(table: _AllowTable, where: _Place, at: str) -> Allowance:
@@ -389,10 +389,8 @@ def _complaint(
             at, f"that prefix is for a {SHARED}", "here write [models.NAME] for [tool.iftplan.models.NAME]"
         )
     if kind == "extra_forbidden":
-        near = get_close_matches(str(path[-1]), keys, n=1)
-        return where.wrong(
-            at, "there is no such key", f"did you mean {near[0]}?" if near else f"it may be {', '.join(keys)}"
-        )
+        meant = did_you_mean(str(path[-1]), keys, cutoff=0.6)
+        return where.wrong(at, "there is no such key", meant.strip() or f"It may be {', '.join(keys)}.")
     if kind == "missing":
         table = f"{where.prefix}{'.'.join(map(str, path[:-1]))}".rstrip(".")
         begin = f"add it to [{table}]" if path[:-1] else f"begin with {_EXAMPLE.format(prefix=where.prefix)}"

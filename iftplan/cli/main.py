@@ -13,8 +13,8 @@ from typing import Annotated, cast
 
 import typer
 
-from iftplan.base.attributes import nearest
 from iftplan.base.errors import IftplanError, one_line
+from iftplan.base.suggestions import did_you_mean
 from iftplan.cli import completion
 from iftplan.cli.group import Commands
 from iftplan.cli.help import WIDEST
@@ -173,8 +173,8 @@ def _misused(error: typer.BadParameter, given: Sequence[str]) -> int:
 def _meant(text: str) -> str:
     """The nearest of the choices that a message lists, as a question; empty where none is near."""
     listed = re.search(r"'([^']+)' is not one of (.+)$", text, re.DOTALL)
-    near = nearest(listed[1], re.findall(r"'([^']+)'", listed[2])) if listed else None
-    return f". Did you mean {near!r}?" if near else ""
+    meant = did_you_mean(listed[1], re.findall(r"'([^']+)'", listed[2]), cutoff=0.75) if listed else ""
+    return f".{meant}" if meant else ""
 
 
 def _fault(error: Exception, given: list[str]) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from types import MappingProxyType
 
 from iftplan.base.errors import InputError
+from iftplan.base.suggestions import did_you_mean
 from iftplan.families.closed_forms import FORMS
 from iftplan.families.family import Family
 from iftplan.families.transforms import DEFINITIONS
@@ -40,6 +40,5 @@ def family_named(name: str, *others: str) -> Family:
             f"`family={name!r}`, such as `iftplan plan zoo:gpt3-small --transform experts:8x2`."
         )
     known = [*FAMILIES, *others]
-    near = difflib.get_close_matches(name.lower(), known, 1, 0.4)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise InputError(f"unknown family {name!r}.{hint} Families are {', '.join(known)}.")
+    meant = did_you_mean(name, known, cutoff=0.4)
+    raise InputError(f"unknown family {name!r}.{meant} Families are {', '.join(known)}.")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import replace
 from fractions import Fraction
 from math import prod
 
 from iftplan.base.errors import InputError
+from iftplan.base.suggestions import did_you_mean
 from iftplan.base.units import refuse_long
 from iftplan.models.spec import InputSpec, Kind, LayerSpec
 
@@ -80,9 +80,8 @@ def parse_layer(text: str, *, digits: int = _DIGITS) -> LayerSpec:
 
 def _kind(text: str, word: str, rest: str) -> tuple[Kind, tuple[int, ...]]:
     if word not in _KINDS:
-        near = difflib.get_close_matches(word, _KINDS, 1, 0.4)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"layer {text!r}: unknown kind {word!r}.{hint} Kinds are {', '.join(_KINDS)}.")
+        meant = did_you_mean(word, _KINDS, cutoff=0.4)
+        raise InputError(f"layer {text!r}: unknown kind {word!r}.{meant} Kinds are {', '.join(_KINDS)}.")
     if word.endswith(("conv", "convt")):
         kernel = _kernel(text, word, rest)
         return Kind(f"conv{'_transpose' if word.endswith('t') else ''}{len(kernel)}d"), kernel

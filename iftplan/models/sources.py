@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import StrEnum
 
 from iftplan.base.errors import InputError
+from iftplan.base.suggestions import did_you_mean
 from iftplan.models.spec import InputSpec
 from iftplan.models.zoo.entries import ZOO
 
@@ -77,11 +77,8 @@ def parse_source(text: str) -> Source:
 
 def _zoo(text: str, name: str) -> Source:
     if name not in ZOO:
-        near = get_close_matches(name, ZOO, n=3)
-        hint = (
-            f"did you mean {' or '.join(f'zoo:{n}' for n in near)}?" if near else f"known: {', '.join(ZOO)}."
-        )
-        raise InputError(f"the zoo has no model {name!r}; {hint}")
+        meant = did_you_mean(text, (f"zoo:{known}" for known in ZOO), most=3, cutoff=0.7)
+        raise InputError(f"the zoo has no model {name!r}.{meant or ' It has ' + ', '.join(ZOO) + '.'}")
     return Source(text, SourceKind.ZOO, name, inputs=ZOO[name].inputs)
 
 
@@ -98,7 +95,7 @@ def _factory_or_spec(text: str) -> Source:
     if not colon and text.endswith(".py"):
         raise InputError(f"model {text!r} names a file but no factory in it; write {text}:FACTORY.")
     if not colon:
-        raise InputError(f"model {text!r} is not a form that iftplan knows; {_nearest(text)}")
+        raise InputError(f"model {text!r} is not a form that iftplan knows.{_nearest(text)}")
     if not attribute.isidentifier():
         raise InputError(
             f"model {text!r} must end with the name of a function or class without arguments, such as "
@@ -115,5 +112,5 @@ def _factory_or_spec(text: str) -> Source:
 
 
 def _nearest(text: str) -> str:
-    near = get_close_matches(text, ZOO, n=1)
-    return f"did you mean zoo:{near[0]}?" if near else f"it must be one of {_FORMS}."
+    meant = did_you_mean(f"zoo:{text}", (f"zoo:{known}" for known in ZOO), cutoff=0.7)
+    return meant or f" It must be one of {_FORMS}."

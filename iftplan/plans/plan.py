@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from fractions import Fraction
@@ -12,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
 
 from iftplan.base.errors import InputError
+from iftplan.base.suggestions import nearest
 from iftplan.base.units import count, decimal, decimal_text
 from iftplan.families.solution import Structure
 from iftplan.families.transforms.experts import Mixture
@@ -72,7 +72,7 @@ def _scope(kind: str, module: str) -> Scope:
     names = [scope.value for scope in Scope]
     if (found := next((name for name in names if name == kind.lower()), None)) is not None:
         return Scope(found)
-    near = get_close_matches(kind.lower(), names, 1, 0.7)
+    near = nearest(kind, names, cutoff=0.7)
     meant = near[0] if near else Scope.MODULE.value
     if meant == Scope.MODULE:
         meant = f"{meant}:{module or (kind if not near else 'NAME')}"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final
 
 from iftplan.base.errors import InfeasibleError, InputError
+from iftplan.base.suggestions import did_you_mean
 from iftplan.base.units import decimal, decimal_text
 from iftplan.families.integer_search import Multiplier
 from iftplan.families.transforms.experts import NAME, Mixture
@@ -208,21 +208,18 @@ def _check_names(spec: ModelSpec, policy: Policy) -> None:
     if policy.assignment:
         check_reached(policy.assignment, names, spec.source or "the model")
     for name in sorted(policy.keep_dense - {"first", "last"} - set(names)):
-        near = difflib.get_close_matches(name, names, 1, 0.3)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
         raise InputError(
-            f"`keep_dense`: {name!r} is not a layer of {spec.source or 'the model'}{hint} Give first, last, none "
-            "or names of layers."
+            f"`keep_dense`: {name!r} is not a layer of {spec.source or 'the model'}."
+            f"{did_you_mean(name, names, cutoff=0.3)} Give first, last, none or names of layers."
         )
     if policy.within and not any(map(policy.covers, names)):
         modules = list(
             dict.fromkeys(".".join(n.split(".")[: i + 1]) for n in names for i in range(n.count(".")))
         )
-        near = difflib.get_close_matches(policy.within, modules, 1, 0.3)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
+        meant = did_you_mean(policy.within, modules, cutoff=0.3)
         outer = ", ".join(dict.fromkeys(name.partition(".")[0] for name in names))
         raise InputError(
-            f"no layer of {spec.source or 'the model'} lies in a module {policy.within!r}{hint} "
+            f"no layer of {spec.source or 'the model'} lies in a module {policy.within!r}.{meant} "
             f"Its outermost modules are {outer}."
         )
 

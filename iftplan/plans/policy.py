@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -10,6 +9,7 @@ from math import lcm
 from typing import Final
 
 from iftplan.base.errors import InputError
+from iftplan.base.suggestions import did_you_mean
 from iftplan.families.family import Family
 from iftplan.families.transforms.experts import Mixture
 from iftplan.masks import AttentionPattern, MaskStructure, Unstructured
@@ -125,8 +125,8 @@ def check_reached(assignment: Assignment, layers: Sequence[str], model: str) -> 
 def _unreached(glob: str, layers: Sequence[str], model: str) -> str:
     if any(lies_within(name, glob) for name in layers):
         return f"`family`: all layers that {glob!r} matches are in the families of earlier paths. Put it before them."
-    near = difflib.get_close_matches(glob, list(dict.fromkeys(_paths(layers))), 3, 0)
-    return f"`family`: no layer of {model} matches {glob!r}. The nearest names are {', '.join(near)}."
+    meant = did_you_mean(glob, _paths(layers), most=3, cutoff=0)
+    return f"`family`: no layer of {model} matches {glob!r}.{meant}"
 
 
 def _paths(layers: Sequence[str]) -> Iterator[str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
-from difflib import get_close_matches
 from typing import Any, TypeVar, cast, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from iftplan.base.documents import Document, digest, parse_toml, read_text
 from iftplan.base.errors import InputError
+from iftplan.base.suggestions import did_you_mean
 from iftplan.runs.recipes.files import recipe_files
 from iftplan.runs.settings import RunConfig
 
@@ -27,7 +27,7 @@ def read_recipe(name: str) -> Document:
     found = recipe_files()
     if name not in found:
         raise InputError(
-            f"there is no recipe {name!r}; recipes are {', '.join(found)}.{_nearest(name, found)}"
+            f"there is no recipe {name!r}; recipes are {', '.join(found)}.{did_you_mean(name, found)}"
         )
     return parse_toml(found[name].read_text(encoding="utf-8"), f"recipe {name}")
 
@@ -169,7 +169,7 @@ def _section(kind: type[T], settings: Mapping[str, Any], where: str, path: str) 
     for key, value in settings.items():
         if key not in known:
             raise InputError(
-                f"{where}: there is no setting {path}{key}; {'[' + path[:-1] + ']' if path else 'a run'} takes {', '.join(known)}.{_nearest(key, known)}"
+                f"{where}: there is no setting {path}{key}; {'[' + path[:-1] + ']' if path else 'a run'} takes {', '.join(known)}.{did_you_mean(key, known)}"
             )
         values[key] = _value(known[key], value, where, f"{path}{key}")
     return kind(**values)
@@ -187,8 +187,3 @@ def _value(kind: Any, value: Any, where: str, path: str) -> Any:
     except ValidationError as error:
         message = error.errors(include_url=False)[0]["msg"]
         raise InputError(f"{where}: {path} = {value!r}: {message[:1].lower()}{message[1:]}.") from error
-
-
-def _nearest(key: str, known: Any) -> str:
-    near = get_close_matches(key, list(known), 1, 0.5)
-    return f" The nearest is {near[0]}." if near else ""

@@ -37,7 +37,7 @@ MODEL = chain()
         (lambda: ift.plan(MODEL), "missing a required argument: 'family'"),
         (lambda: ift.plan(MODEL, "wide", [3]), "sparsity is a list, but it must be text, a number, a fraction or None"),
         (lambda: ift.plan(MODEL, 3, 0.75), "family is 3, but it must be text, a Family"),
-        (lambda: ift.plan("zoo:digit-cnn", "wide", 0.75), "the zoo has no model 'digit-cnn'; did you mean zoo:digits-cnn"),
+        (lambda: ift.plan("zoo:digit-cnn", "wide", 0.75), "the zoo has no model 'digit-cnn'. Did you mean 'zoo:digits-cnn'"),
         (lambda: ift.plan("wide", MODEL, 0.75), "family is a ModelSpec, but it must be text, a Family"),
         (lambda: ift.plan(MODEL, "wide", 0.75, inputs="1x3"), "this model is read already. Give them to read_model"),
         (lambda: ift.read_model("zoo:digits-cnn", "1x1x8x8", inputs="1x1x8x8"), "given twice"),
@@ -78,11 +78,15 @@ def test_a_swapped_pair_is_called_one() -> None:
 @pytest.mark.parametrize(
     ("name", "given", "says"),
     [
-        ("RigL", "delta_t", r"RigL: .* 'delta_t'; it takes .*interval, begin, end\. Did you mean interval\?"),
-        ("SET", "drop_fraction", r"SET: .* Did you mean fraction\?"),
-        ("Gradual", "T_end", r"Gradual: .* Did you mean end\?"),
+        (
+            "RigL",
+            "delta_t",
+            r"RigL: .* 'delta_t'; it takes .*interval, begin, end\. Did you mean 'interval'\?",
+        ),
+        ("SET", "drop_fraction", r"SET: .* Did you mean 'fraction'\?"),
+        ("Gradual", "T_end", r"Gradual: .* Did you mean 'end'\?"),
         ("Static", "seed", r"Static: .*; it takes no arguments\."),
-        ("STE", "refesh", r"STE: .* Did you mean refresh\?"),
+        ("STE", "refesh", r"STE: .* Did you mean 'refresh'\?"),
     ],
 )
 def test_a_keyword_that_an_algorithm_does_not_have_names_those_that_it_has(

@@ -22,7 +22,7 @@ from iftplan import nn
     ],
 )
 def test_a_wrong_name_is_met_with_the_nearest(package: ModuleType, name: str, meant: str) -> None:
-    with pytest.raises(AttributeError, match=rf"attribute {name}\. Did you mean {meant}\?"):
+    with pytest.raises(AttributeError, match=rf"attribute {name}\. Did you mean '{meant}'\?"):
         getattr(package, name)
 
 

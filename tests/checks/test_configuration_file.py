@@ -101,25 +101,25 @@ def test_a_plan_is_held_against_its_own_ledger(tmp_path: Path) -> None:
 
 
 WRONG = [
-    ('source = "net.py:build"', 'souce = "net.py:build"', "models.net.souce: there is no such key; did you mean source?"),
+    ('source = "net.py:build"', 'souce = "net.py:build"', "models.net.souce: there is no such key. Did you mean 'source'?"),
     ('source = "net.py:build"', "", "models.net.source: it is missing"),
     ('source = "net.py:build"', 'source = "net.py"', "models.net.source: model 'net.py' names a file but no factory"),
-    ('source = "net.py:build"', 'source = "zoo:resnt18"', "did you mean zoo:resnet18"),
-    ("tolerance = 0.1", "tolerence = 0.1", "tolerence: there is no such key; did you mean tolerance?"),
+    ('source = "net.py:build"', 'source = "zoo:resnt18"', "Did you mean 'zoo:resnet18'"),
+    ("tolerance = 0.1", "tolerence = 0.1", "tolerence: there is no such key. Did you mean 'tolerance'?"),
     ("tolerance = 0.1", "tolerance = -1", "tolerance: tolerance -1 is negative; the smallest is 0, which means exact equality."),
-    ("tolerance = 0.1", "tolerance = 20", "tolerance: 20 would pass 21 times the budget; write 20% for per cent"),
+    ("tolerance = 0.1", "tolerance = 20", "tolerance: 20 would pass 21 times the budget. Write 20% for per cent"),
     ("tolerance = 0.1", "tolerance = nan", "tolerance: tolerance 'nan' is not a number; write it as 1e-3"),
     ("tolerance = 0.1", "tolerance = true", "tolerance: "),
-    ('drift = "increase"', 'drift = "up"', "drift: 'up' is not what it takes; write \"any\", \"increase\" or \"report\"; how much may pass is tolerance"),
-    ('drift = "increase"', "drift.mac = 'any'", "drift.mac: there is no such key; did you mean macs?"),
+    ('drift = "increase"', 'drift = "up"', "drift: 'up' is not what it takes. Write \"any\", \"increase\" or \"report\"; how much may pass is tolerance"),
+    ('drift = "increase"', "drift.mac = 'any'", "drift.mac: there is no such key. Did you mean 'macs'?"),
     ('drift = "increase"', "drift.macs = '5%'", "how much may pass is tolerance = \"5%\""),
-    ('inputs = ["4x16"', 'inputs = "4x16" # ', "models.net.inputs: '4x16' is not what it takes; write inputs = [\"1x3x224x224\"]"),
-    ("budget.macs", "budget.mcas", "models.net.budget.mcas: there is no such key; did you mean macs?"),
+    ('inputs = ["4x16"', 'inputs = "4x16" # ', "models.net.inputs: '4x16' is not what it takes. Write inputs = [\"1x3x224x224\"]"),
+    ("budget.macs", "budget.mcas", "models.net.budget.mcas: there is no such key. Did you mean 'macs'?"),
     ('"1.8G"', '"much"', "models.net.budget.macs: budget 'much' is not a count"),
     ('"3k"', '"3"', "models.net.budget.flops: "),
     ("70_000", '"7 GFLOPs"', "models.net.budget.parameters: '7 GFLOPs' is a count of something else"),
-    ("1.05", "0", "models.net.budget.ratio.baseline: 0 is too small; a ratio is above 0."),
-    ('other = "1/3"', 'othr = "1/3"', "models.net.budget.ratio.othr: 'othr' is nothing that MACs can be held against; did you mean other?"),
+    ("1.05", "0", "models.net.budget.ratio.baseline: 0 is too small. A ratio is above 0."),
+    ('other = "1/3"', 'othr = "1/3"', "models.net.budget.ratio.othr: 'othr' is nothing that MACs can be held against. Did you mean 'other'?"),
     ('other = "1/3"', 'net = "1/3"', "models.net.budget.ratio.net: 'net' is nothing that MACs can be held against"),
     ('"plans/iso.json"', '"iso"', "models.net.budget.equal: 'iso' is nothing"),
     ('"4x16"', '"4 by 16"', "models.net.inputs.0: input '4 by 16' cannot be read"),
@@ -158,13 +158,13 @@ def test_the_place_has_the_prefix_of_its_file(tmp_path: Path) -> None:
 
 
 def test_what_is_advised_for_a_file_can_be_read_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"models: it is missing; begin with \[models\.net\]"):
+    with pytest.raises(InputError, match=r"models: it is missing. Begin with \[models\.net\]"):
         read(tmp_path, "")
-    with pytest.raises(InputError, match=r"models: it is empty.*begin with \[models\.net\]"):
+    with pytest.raises(InputError, match=r"models: it is empty.*Begin with \[models\.net\]"):
         read(tmp_path, "[models]\n")
-    with pytest.raises(InputError, match=r"prefix is for a pyproject\.toml; here write \[models\.NAME\]"):
+    with pytest.raises(InputError, match=r"prefix is for a pyproject\.toml. Here write \[models\.NAME\]"):
         read(tmp_path, '[tool.iftplan.models.net]\nsource = "zoo:resnet18"\n')
-    with pytest.raises(InputError, match=r"begin with \[tool\.iftplan\.models\.net\]"):
+    with pytest.raises(InputError, match=r"Begin with \[tool\.iftplan\.models\.net\]"):
         read(tmp_path, "[tool.iftplan]\n", "pyproject.toml")
 
 
@@ -190,7 +190,7 @@ def test_models_are_chosen_by_name(tmp_path: Path) -> None:
     config = read(tmp_path, WHOLE)
     assert [m.name for m in config.chosen(())] == ["net", "other"]
     assert [m.name for m in config.chosen(("other", "other"))] == ["other"]
-    with pytest.raises(InputError, match=r"has no model 'nett'; did you mean net\?"):
+    with pytest.raises(InputError, match=r"has no model 'nett'\. Did you mean 'net'\?"):
         config.chosen(("nett",))
 
 

@@ -162,9 +162,9 @@ def test_inputs_are_taken_as_everywhere_else() -> None:
 
 
 def test_wrong_arguments_are_met_in_words() -> None:
-    with pytest.raises(InputError, match=r"nonzero'; it takes model.*Did you mean nonzeros\?"):
+    with pytest.raises(InputError, match=r"nonzero'; it takes model.*Did you mean 'nonzeros'\?"):
         flop_budget(net(), "1M", ROW, nonzero=True)  # type: ignore[call-arg]
-    with pytest.raises(InputError, match=r"Did you mean inputs\?"):
+    with pytest.raises(InputError, match=r"Did you mean 'inputs'\?"):
         iso_flop(net(), net(), batch=torch.zeros(1, 8))  # type: ignore[call-arg]
     with pytest.raises(InputError, match=r"`inputs='1x3x224x224'`"):
         flop_budget(net(), "1M")

@@ -222,7 +222,7 @@ def test_what_went_wrong_is_said_on_stderr(first: Run) -> None:
         "failed: tight: 2 560 MACs, 2 000 allowed (+28 %); the largest layers: 0: 2 048, 2: 512." in first.err
     )
     assert "could not measure: unknown: iftplan has no cost formula for checked::scan" in first.err
-    assert "bad input: absent: net.py has no bulid; did you mean build?" in first.err
+    assert "bad input: absent: net.py has no bulid. Did you mean 'build'?" in first.err
     assert "could not measure: leaves: building net.py:leaves ended the process with os._exit(7)" in first.err
     assert "EOFError" in first.err
     assert "a module may say something" in first.err
@@ -339,7 +339,7 @@ def test_other_formats_and_folders(home: Path, first: Run, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("check", "nett"), "iftplan.toml has no model 'nett'; did you mean net?"),
+        (("check", "nett"), "iftplan.toml has no model 'nett'. Did you mean 'net'?"),
         (("check", "--config", "none.toml"), "none.toml' cannot be read"),
         (("check", "--save-baseline", "--base", "main"), "Give one of them"),
         (("check", "--base", "main"), "is in no git repository"),

@@ -59,7 +59,7 @@ REFUSED = {
     "sweep chain.json --sparsities 1": "outside [0, 1)",
     "sweep chain.json --sparsities ,": "--sparsities is empty",
     "sweep chain.json --distributions erl": "Distributions are uniform, er, erk",
-    "sweep chain.json --keep-dense bodi": "did you mean 'body'",
+    "sweep chain.json --keep-dense bodi": "Did you mean 'body'",
     "sweep chain.json -o nowhere/plans.parquet": "cannot be written",
     "sweep zoo:digits-cnn --train --methods rigel": "method.name",
     "sweep zoo:digits-cnn --train --heads size": "cannot be combined with --input",

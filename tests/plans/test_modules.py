@@ -209,7 +209,7 @@ def test_a_layer_lies_in_a_module_by_its_path(name: str, modules: str, inside: b
 
 
 def test_a_module_that_is_not_there_is_named() -> None:
-    with pytest.raises(InputError, match=r"did you mean 'backbone'.*backbone, neck, head"):
+    with pytest.raises(InputError, match=r"Did you mean 'backbone'.*backbone, neck, head"):
         ift.plan(detector(), "wide", "3/4", within="backbon")
 
 

@@ -292,7 +292,7 @@ def test_layers_named_stay_dense_and_the_rest_pays(keep: tuple[str, ...], dense:
 
 
 def test_a_layer_that_does_not_exist_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(InputError, match=r"'bodi' is not a layer of hand:chain; did you mean 'body'\?"):
+    with pytest.raises(InputError, match=r"'bodi' is not a layer of hand:chain\. Did you mean 'body'\?"):
         api.plan(chain(), "wide", "1/2", keep_dense=("first", "bodi"))
 
 

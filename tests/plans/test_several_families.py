@@ -162,7 +162,7 @@ def test_a_rule_that_only_layers_kept_dense_match_is_noted() -> None:
 @pytest.mark.parametrize(
     ("family", "says"),
     [
-        ({"bdy": "wide"}, "`family`: no layer of hand:chain matches 'bdy'. The nearest names are body"),
+        ({"bdy": "wide"}, "`family`: no layer of hand:chain matches 'bdy'. Did you mean 'body'"),
         ({"b*": "wide", "body": "parallel"}, "all layers that 'body' matches are in the families of earlier paths"),
         ({"*": "wide", "body": "parallel"}, "'body' comes after '*', which takes all layers"),
         ({"body": "waid"}, "unknown family 'waid'. Did you mean 'wide'? Families are wide, parallel, factorized, doped, lowrank, nm, monarch, btt, kronecker, butterfly, none, dense"),

@@ -310,7 +310,7 @@ def test_a_search_space_is_drawn_of_whatever_has_one() -> None:
     assert len(by_name.figure.axes[0].lines) == 5
     refused: list[tuple[Any, str]] = [
         (ift.plan(chain(), "wide", "3/4"), "Give it the model: cardinality_picture"),
-        ("zoo:digit-cnn", "did you mean zoo:digits-cnn"),
+        ("zoo:digit-cnn", "Did you mean 'zoo:digits-cnn'"),
         ("nonsense", "nonsense"),
         ({"wide": [(0.5, 3.0)]}, "cardinality_picture: subject is a dict, but it must be a ModelSpec"),
     ]

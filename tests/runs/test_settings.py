@@ -59,7 +59,7 @@ def test_every_recipe_is_a_run_of_a_bundled_model(name: str) -> None:
     ("toml", "expected"),
     [
         ("lr = 1", "there is no setting lr"),
-        ("sed = 1", "The nearest is seed."),
+        ("sed = 1", "Did you mean 'seed'?"),
         ("[optimizer]\nlearning_rate = 1", "there is no setting optimizer.learning_rate; [optimizer] takes"),
         ("[method]\nname = 'rigle'", "method.name = 'rigle'"),
         ("[method]\ninterval = 1.5", "method.interval = 1.5"),

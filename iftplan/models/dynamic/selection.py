@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from fractions import Fraction
 
 from iftplan.base.errors import InputError
+from iftplan.base.suggestions import did_you_mean
 from iftplan.base.units import decimal_text, parse_fraction
 from iftplan.models.dynamic.shares import part
 
@@ -69,10 +69,8 @@ def parse_selection(text: str) -> InputSelection:
     ruled, _, globs = text.partition("@")
     name, _, value = ruled.partition(":")
     if name not in tuple(SelectionRule):
-        near = get_close_matches(name, tuple(SelectionRule), 1, 0.3) or ["zeros"]
-        raise InputError(
-            f"selection {text!r} names no rule; there are {', '.join(SelectionRule)} (nearest: {near[0]})."
-        )
+        meant = did_you_mean(name, SelectionRule, cutoff=0.3)
+        raise InputError(f"selection {text!r} names no rule.{meant} Rules are {', '.join(SelectionRule)}.")
     rule = SelectionRule(name)
     if rule is SelectionRule.ZEROS:
         if text != name:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from fractions import Fraction
 from typing import Literal, TypeVar
 
@@ -13,6 +12,7 @@ from torch import nn
 
 from iftplan.base.arguments import check_arguments, names_in, one_of
 from iftplan.base.errors import InfeasibleError, InputError
+from iftplan.base.suggestions import did_you_mean
 from iftplan.masks import MaskStructure
 from iftplan.masks.distributions import DensityLayer, Distribution, densities, parameter_budget
 from iftplan.nn.application.apply import apply_
@@ -219,10 +219,9 @@ def _to_mask(layers: Sequence[_Layer], keep_dense: Sequence[str], model: str) ->
     names = [layer.name for layer in layers]
     kept = set(keep_dense) - {"none"}
     for name in sorted(kept - {"first", "last"} - set(names)):
-        near = get_close_matches(name, names, 1, 0.3)
-        hint = f": did you mean {near[0]!r}?" if near else "."
+        meant = did_you_mean(name, names, cutoff=0.3)
         raise InputError(
-            f"keep_dense: {name!r} is no layer of the {model}{hint} It takes first, last, none or names of layers."
+            f"keep_dense: {name!r} is no layer of the {model}.{meant} It takes first, last, none or names of layers."
         )
     ends = {name for word, name in (("first", names[0]), ("last", names[-1])) if word in kept}
     kept = kept - {"first", "last"} | ends

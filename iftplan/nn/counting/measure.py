@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Protocol
 
@@ -12,6 +11,7 @@ from torch import nn
 
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
+from iftplan.base.suggestions import did_you_mean
 from iftplan.models.counting import ENGINES, CountTable, Values
 from iftplan.nn.counting.operators.registry import OPERATORS, Operator, Operators
 from iftplan.nn.counting.passes.data import Data, look_as_needed
@@ -92,5 +92,6 @@ def _engine(name: str, operators: Operators) -> _Counter:
             from iftplan.nn.counting.engines.flop_counter import FlopCounterEngine
 
             return FlopCounterEngine(operators)
-    nearest = get_close_matches(name, ENGINES, n=1, cutoff=0.3) or ["meta"]
-    raise InputError(f"unknown engine {name!r}; there are {', '.join(ENGINES)} (nearest: {nearest[0]}).")
+    raise InputError(
+        f"unknown engine {name!r}.{did_you_mean(name, ENGINES, cutoff=0.3)} Engines are {', '.join(ENGINES)}."
+    )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from inspect import signature
 from types import MappingProxyType
 from typing import Any, Final, cast
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from iftplan.base.errors import InputError
+from iftplan.base.suggestions import did_you_mean
 from iftplan.models.notation import parse_input
 from iftplan.models.spec import InputSpec
 from iftplan.nn.torch_internals import tree_leaves
@@ -203,8 +203,8 @@ def dtype_of(spec: InputSpec) -> torch.dtype:
     """
     dtype = DTYPES.get(spec.dtype.removeprefix("torch."))
     if dtype is None:
-        nearest = get_close_matches(spec.dtype, DTYPES, n=3, cutoff=0.3) or ["float32"]
-        raise InputError(f"input {spec}: unknown dtype {spec.dtype!r}; nearest: {', '.join(nearest)}.")
+        meant = did_you_mean(spec.dtype, DTYPES, most=3, cutoff=0.3) or " It is float32 for most networks."
+        raise InputError(f"input {spec}: unknown dtype {spec.dtype!r}.{meant}")
     return dtype
 
 

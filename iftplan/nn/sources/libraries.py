@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from difflib import get_close_matches
 from importlib import import_module
 from inspect import signature
 from types import ModuleType
 
 from iftplan.base.errors import InputError, error_text
+from iftplan.base.suggestions import did_you_mean
 
 
 def timm_factory(name: str) -> Callable[[], object]:
@@ -58,6 +58,5 @@ def _broken(package: str, error: Exception) -> str:
 
 
 def _unknown(package: str, name: str, names: Iterable[str]) -> str:
-    near = get_close_matches(name, list(names), n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"{package}.list_models() lists what it has."
-    return f"{package} has no model {name!r}; {hint}"
+    listed = f" {package}.list_models() lists what it has."
+    return f"{package} has no model {name!r}.{did_you_mean(name, names, most=3, cutoff=0.6) or listed}"

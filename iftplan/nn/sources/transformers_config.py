@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from iftplan.base.errors import InputError
+from iftplan.base.suggestions import did_you_mean
 
 # How to compute is ours to choose, and naming a kernel would fetch it.
 _HOW_TO_COMPUTE = ("attn_implementation", "experts_implementation", "quantization_config")
@@ -85,13 +85,11 @@ def _config(transformers: Any, data: dict[str, Any], path: str) -> Any:
     model_type = data.get("model_type")
     known = transformers.CONFIG_MAPPING
     if not isinstance(model_type, str) or model_type not in known:
-        near = get_close_matches(str(model_type), list(known), n=3)
-        hint = (
-            f"did you mean {' or '.join(near)}?"
-            if near
-            else "it must be one that transformers has, such as llama."
+        meant = did_you_mean(str(model_type), known, most=3, cutoff=0.6)
+        raise InputError(
+            f"the configuration {path} has the model_type {model_type!r}, which transformers does not have."
+            f"{meant or ' It must be one that it has, such as llama.'}"
         )
-        raise InputError(f"the configuration {path} has the model_type {model_type!r}; {hint}")
     kept = {
         k: v for k, v in data.items() if k.removeprefix("_").removesuffix("_internal") not in _HOW_TO_COMPUTE
     }
@@ -134,9 +132,8 @@ def _model_class(transformers: Any, config: Any, name: str, path: str) -> Any:
     names = dir(transformers)
     found: Any = getattr(transformers, name) if name in names else None
     if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
-        near = get_close_matches(name, names, n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else "."
-        raise InputError(f"transformers has no model class {name!r} (for {path}){hint}")
+        meant = did_you_mean(name, names, most=3, cutoff=0.6)
+        raise InputError(f"transformers has no model class {name!r} (for {path}).{meant}")
     wanted = getattr(getattr(found, "config_class", None), "model_type", None)
     if wanted != config.model_type:
         raise InputError(

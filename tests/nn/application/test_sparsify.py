@@ -72,7 +72,7 @@ def test_layers_are_kept_dense_by_name() -> None:
     assert list(kept(inn.sparsify(network(), 0.5, keep_dense=["first", "4"]))) == ["2.weight", "6.weight"]
     assert len(kept(inn.sparsify(network(), 0.5, keep_dense="none"))) == 4
     with pytest.raises(
-        ift.InputError, match=r"'7' is no layer of the Sequential: did you mean '6'\?|'7' is no layer"
+        ift.InputError, match=r"'7' is no layer of the Sequential. Did you mean '6'\?|'7' is no layer"
     ):
         inn.sparsify(network(), 0.5, keep_dense="7")
 
@@ -179,7 +179,7 @@ def not_finite() -> nn.Module:
         (network, {"structure": "2:4"}, "2:4 masks have sparsity 0.5, not 0.75; the nearest is `sparsity='0.5'`"),
         (network, {"distribution": "ERKK"}, "Did you mean 'erk'"),
         (network, {"criterion": "size"}, "'magnitude', 'random'"),
-        (network, {"mask": "2:4"}, "Did you mean structure"),
+        (network, {"mask": "2:4"}, "Did you mean 'structure'"),
         (network, {"structure": "block3x3"}, "2: a 128×256 weight .* cannot be divided into block3x3 .* `keep_dense=\\['first', 'last', '2'\\]`"),
         (nn.ReLU, {}, "the ReLU has no linear"),
         (lambda: nn.Linear(4, 4), {}, "leaves nothing to mask of the Linear"),

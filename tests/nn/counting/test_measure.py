@@ -245,7 +245,7 @@ def test_bad_inputs_are_refused(specs: tuple[InputSpec, ...], text: str) -> None
 
 
 def test_an_unknown_engine_is_refused() -> None:
-    with pytest.raises(InputError, match="nearest: fvcore"):
+    with pytest.raises(InputError, match="Did you mean 'fvcore'"):
         measure(nn.Linear(4, 4), ROW, engine="fvcor")
 
 

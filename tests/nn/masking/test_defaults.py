@@ -108,7 +108,7 @@ def test_every_algorithm_trains_by_its_name(name: str) -> None:
         (("rigel",), {}, "'rigel' is not one of its choices: .*Did you mean 'rigl'"),
         ((inn.RigL(),), {}, r"give `steps`, as in Masking\(model, optimizer, RigL\(\), steps=10_000\), or an end in steps"),
         (("rigl",), {"steps": "10"}, "Masking: steps is '10'"),
-        (("rigl",), {"total_steps": 10}, r"Did you mean steps\?"),
+        (("rigl",), {"total_steps": 10}, r"Did you mean 'steps'\?"),
     ],
 )  # fmt: skip
 def test_what_is_missing_is_said(given: Any, named: Any, says: str) -> None:

@@ -48,8 +48,8 @@ def test_a_file_with_relative_imports_is_named_by_its_package(
     ("asked", "told"),
     [
         ("loose33.py:net", "write its imports without the leading dot."),
-        ("plain33.net:nett", "did you mean net?"),
-        ("plain33.nett:net", "did you mean plain33.net?"),
+        ("plain33.net:nett", "Did you mean 'net'?"),
+        ("plain33.nett:net", "Did you mean 'plain33.net'?"),
         ("src/shop33/net.py:net", "shop33 lies in src: install your project (pip install -e .), or set PYTHONPATH=src."),
         ("shop33.net:net", "shop33 lies in src: install your project (pip install -e .), or set PYTHONPATH=src."),
         ("needs33.py:net", "install no_such_package33 in the environment that iftplan runs in."),

@@ -96,7 +96,7 @@ def test_names_as_people_write_them(text: str, name: str) -> None:
 
 
 def test_an_unknown_name_is_met_with_the_nearest() -> None:
-    with pytest.raises(InputError, match="nearest is table9"):
+    with pytest.raises(InputError, match="Did you mean 'table9'"):
         paper_entry("table99")
 
 

@@ -139,7 +139,7 @@ def test_what_cannot_be_is_a_row_with_its_reason_and_neither_a_gap_nor_a_zero() 
 
 def test_a_layer_that_does_not_exist_is_an_error_and_no_row() -> None:
     plans = Grid(("chain",), ("wide",), (Fraction(1, 2),), base=PlanConfig(keep_dense=("bodi",))).plans()
-    with pytest.raises(ift.InputError, match="did you mean 'body'"):
+    with pytest.raises(ift.InputError, match="Did you mean 'body'"):
         list(planned_rows(SPECS, plans))
 
 

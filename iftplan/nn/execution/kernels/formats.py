@@ -17,7 +17,7 @@ _ROW_BLOCK: Final = 2560  # outputs whose tile stays in the second-level cache
 
 
 class Addresses(dict[Any, Any]):
-    """What names arrays by where they lie, kept beside them. A copy's arrays lie elsewhere, so it begins with nothing."""
+    """Records that name arrays by their addresses, kept beside these. A copy begins with none, for its arrays lie elsewhere."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Addresses:
         return Addresses()

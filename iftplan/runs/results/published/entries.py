@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from enum import StrEnum
 from types import MappingProxyType
 
 from iftplan.base.errors import InputError
+from iftplan.base.suggestions import did_you_mean
 from iftplan.runs.results.published.results import PublishedResult, all_published
 
 
@@ -232,7 +232,8 @@ def paper_entry(name: str) -> PaperEntry:
     short = f"table{short}" if short.isdecimal() else short
     short = short.replace("figure", "fig").replace("fig", "figure")
     if short not in PAPER:
-        near = get_close_matches(short, list(PAPER), 1, 0.5)
-        hint = f" The nearest is {near[0]}." if near else ""
-        raise InputError(f"the paper has no {name!r}; it has table1 to table19 and figure1 to figure3.{hint}")
+        meant = did_you_mean(short, PAPER)
+        raise InputError(
+            f"the paper has no {name!r}; it has table1 to table19 and figure1 to figure3.{meant}"
+        )
     return PAPER[short]

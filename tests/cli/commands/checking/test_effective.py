@@ -163,7 +163,7 @@ def test_unknown_costs_stay_unknown(runs: dict[str, Run]) -> None:
     [
         ("of a plan", "needs a network with weights, and a plan has none"),
         ("no data", "--selection is about activations, which need data"),
-        ("no rule", "nearest: teal"),
+        ("no rule", "Did you mean 'teal'"),
         ("other size", "samples of digits are 1x8x8"),
     ],
 )

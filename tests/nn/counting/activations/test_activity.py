@@ -256,7 +256,7 @@ def test_selections_are_written_as_they_are_read(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("win:0.5", "nearest: wina"),
+        ("win:0.5", "Did you mean 'wina'"),
         ("wina", "lacks its share of inputs"),
         ("cett@x", "lacks its error"),
         ("teal:1.5", "must be between 0 and 1"),
