@@ -188,8 +188,8 @@ def plan(
     mask_updates: MaskUpdates = "static",
     objective: Objective = "flops",
     profile: str | None = None,
-    passes: Pass = "forward",
-    batch: int = 1,
+    passes: Pass | None = None,
+    batch: int | None = None,
 ) -> Plan:
     """Plan of a whole sparse model whose MACs equal the dense model's, or another budget, in one scope.
 
@@ -228,8 +228,8 @@ def plan(
             chooses between families: "wallclock" by estimated time, "search-space" by the number of masks,
             "parameters" by the fewest weights, masked ones among them.
         profile: file that `iftplan bench --profile` wrote on that machine; None for the place where it writes by default.
-        passes: passes whose time is estimated: "forward", or "step" for forward and backward.
-        batch: number of samples computed together, for those times.
+        passes: passes whose time is estimated: "forward" (None too), or "step" for forward and backward.
+        batch: number of samples computed together, for those times; None for one.
 
     Raises:
         InfeasibleError: says which layer is in the way and the nearest feasible sparsity, or budget.
@@ -246,7 +246,15 @@ def plan(
     if objective == "wallclock":
         from iftplan.plans.speed.document import read_profile
 
-        pricing = Pricing(read_profile(profile), passes, batch)
+        pricing = Pricing(read_profile(profile), passes or "forward", 1 if batch is None else batch)
+    elif given := [
+        name
+        for name, value in (("profile", profile), ("passes", passes), ("batch", batch))
+        if value is not None
+    ]:
+        raise InputError(
+            f"plan: {' and '.join(given)} belong to times, which `objective='wallclock'` alone looks at. Leave them out, or ask for it."
+        )
     closed, modules = parse_scope(scope, within)
     request = PlanRequest(
         family=tuple(family.items()) if isinstance(family, Mapping) else family,

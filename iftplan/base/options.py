@@ -23,6 +23,7 @@ _OPTIONS: Final[Mapping[str, str]] = {
     "device": "--device",
     "family": "--transform",
     "gain": "--y",
+    "heads": "--heads",
     "inputs": "--input",
     "keep_dense": "--keep-dense",
     "mask": "--structure",

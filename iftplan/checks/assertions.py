@@ -209,8 +209,13 @@ def _against_plan(
 ) -> AuditReport:
     """Layer by layer where the network has masks of its own, as a whole where it has none."""
     from iftplan.nn.application.against_plan import audit_by_plan
+    from iftplan.nn.masks.masked_weights import masked_weights
 
     network, specs = _network(model, inputs, plan.inputs)
+    if isinstance(model, str) and any(True for _ in masked_weights(network)):
+        network, specs = _network(
+            model, inputs, plan.inputs, "cpu"
+        )  # masks without values would count as planned
     return audit_by_plan(
         _called(model),
         network,
@@ -249,7 +254,7 @@ def _once(function: str, given: Sequence[object], inputs: object) -> object:
 
 
 def _network(
-    model: nn.Module | str, inputs: object, known: tuple[InputSpec, ...] = ()
+    model: nn.Module | str, inputs: object, known: tuple[InputSpec, ...] = (), device: str = "meta"
 ) -> tuple[nn.Module, tuple[InputSpec, ...]]:
     """A network and the inputs that it is counted with.
 
@@ -261,7 +266,7 @@ def _network(
     from iftplan.nn.sources.default_inputs import known_inputs
 
     if isinstance(model, str):
-        built = construct(model, device="meta")
+        built = construct(model, device=device)
         network, known = built.model, known or built.inputs
     elif hasattr(model, "named_parameters"):
         network = model

@@ -26,11 +26,16 @@ def document_in(text: str) -> Document | None:
     return loads(read_text(text), text) if is_file else None
 
 
-def plan_in(document: Document, where: str) -> Plan:
+def plan_in(document: Document, where: str, inputs: Sequence[InputSpec] = ()) -> Plan:
     """Plan in a document.
 
+    Args:
+        document: as it was read.
+        where: the file, for messages.
+        inputs: that were asked for; none for the plan's own.
+
     Raises:
-        InputError: another kind of document.
+        InputError: another kind of document, or a plan for other inputs.
     """
     from iftplan.plans.document.plan import parse_plan
 
@@ -38,7 +43,7 @@ def plan_in(document: Document, where: str) -> Plan:
         raise InputError(
             f"{where} is a {kind} document, and this needs a plan. Make one with iftplan plan MODEL -o plan.json."
         )
-    return parse_plan(document, where)
+    return parse_plan(document, where, inputs)
 
 
 def spec_of(
@@ -66,6 +71,10 @@ def spec_of(
     """
     document = document_in(model)
     if document is not None:
+        if allow:
+            raise InputError(
+                f"{model} is a spec, which was read already, so --allow does not apply. Give it where the spec is made: iftplan spec MODEL --allow …"
+            )
         return spec_in(document, model, inputs)
     if model.startswith("zoo:") and not allow and framework != "jax":
         from iftplan.models.zoo.specs import zoo_spec

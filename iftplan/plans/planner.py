@@ -33,8 +33,12 @@ def plan(spec: ModelSpec, policy: Policy, *, heads: Heads = "number") -> Plan:
     Raises:
         InfeasibleError: says which layer is in the way and the nearest feasible sparsity.
         InputError: a layer named in `keep_dense` does not exist, or no layer lies in the modules named in `within` or
-            matches the path of a family.
+            matches the path of a family; or the spec was read for other heads.
     """
+    if heads == "size" and spec.couplings is not None and spec.couplings.heads == "number":
+        raise InputError(
+            f"`heads='size'` was asked for, but this spec was read with the number of heads kept. Give the model itself, {spec.source or 'a network'}, instead of its spec."
+        )
     try:
         made = _plan(spec, policy, heads)
     except InfeasibleError as error:

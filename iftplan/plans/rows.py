@@ -278,7 +278,8 @@ def _unreplaceable(layer: WeightLayer, policy: Policy) -> str:
     """Why branches or factors cannot stand in a layer's place, though its class would allow it."""
     if "." not in layer.weight:
         return "it is the whole model, and only a layer inside a model can be replaced"
-    if policy.family is not None and policy.family.definition.grid is not None:
+    family = policy.family_of(layer.layer.name)
+    if family is not None and family.definition.grid is not None:
         if layer.layer.experts > 1:
             return "a stack of experts; this family replaces single layers"
         if layer.layer.groups > 1 and not layer.layer.depthwise:

@@ -37,6 +37,8 @@ MODEL = chain()
         (lambda: ift.plan(MODEL), "missing a required argument: 'family'"),
         (lambda: ift.plan(MODEL, "wide", [3]), "sparsity is a list, but it must be text, a number, a fraction or None"),
         (lambda: ift.plan(MODEL, 3, 0.75), "family is 3, but it must be text, a Family"),
+        (lambda: ift.plan(MODEL, "wide", 0.75, batch=32), "batch belong to times, which `objective='wallclock'` alone looks at"),
+        (lambda: ift.plan(MODEL, "wide", 0.75, profile="machine.json", passes="step"), "profile and passes belong to times"),
         (lambda: ift.plan("zoo:digit-cnn", "wide", 0.75), "the zoo has no model 'digit-cnn'. Did you mean 'zoo:digits-cnn'"),
         (lambda: ift.plan("wide", MODEL, 0.75), "family is a ModelSpec, but it must be text, a Family"),
         (lambda: ift.plan(MODEL, "wide", 0.75, inputs="1x3"), "this model is read already. Give them to read_model"),

@@ -94,6 +94,34 @@ def test_a_plan_is_held_on_masks_and_on_baked_in_zeros(plan_file: Path) -> None:
         iso_flop(baked, plan)
 
 
+def test_masks_of_a_source_are_counted(
+    plan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that is built from its source has masks of its own, which may keep more than the plan does."""
+    (tmp_path / "sources_with_masks.py").write_text(
+        f"""
+import iftplan as ift
+from iftplan.nn import apply
+from tests.checks.test_pytest_plugin import net
+
+def as_planned():
+    return apply(ift.load({str(plan_file)!r}), net())
+
+def full():
+    network = as_planned()
+    for name, mask in network.named_buffers():
+        if name.endswith("mask"):
+            mask.fill_(True)
+    return network
+""",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert iso_flop("sources_with_masks:as_planned", str(plan_file)).measured_macs == 192
+    with pytest.raises(AssertionError, match=r"\+576"):
+        iso_flop("sources_with_masks:full", str(plan_file))
+
+
 def test_the_dense_network_of_a_plan_fails_as_in_an_audit(plan_file: Path) -> None:
     plan = api.load(str(plan_file))
     assert isinstance(plan, Plan)

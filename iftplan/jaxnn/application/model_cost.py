@@ -38,7 +38,7 @@ def measure_model(request: Mapping[str, Any]) -> ModelCost:
         raise InputError(
             f"{source} is a {kind} document, and source names a plan or a network: path/file.py:factory."
         )
-    plan = parse_plan(document, source)
+    plan = parse_plan(document, source, tuple(map(parse_input, request["inputs"])))
     named = request["builds"]
     if not named:
         raise InputError(

@@ -13,6 +13,7 @@ from iftplan.base.errors import InputError, MeasureError
 from iftplan.models.allowances import parse_vouched
 from iftplan.models.cost import ModelCost
 from iftplan.models.notation import parse_input
+from iftplan.models.spec import InputSpec
 from iftplan.nn.application.audit import audit_network, audit_structure
 from iftplan.nn.application.dense_model import dense_model
 from iftplan.nn.counting.operators.allowed import vouched_operators
@@ -37,7 +38,7 @@ def measure_model(request: Mapping[str, Any]) -> ModelCost:
     operators = vouched_operators(parse_vouched(request["allow"]))
     second = "fvcore" if request["cross_check"] else ""
     if source.endswith(".json") and not source.startswith("hf:"):
-        plan = _plan(source)
+        plan = _plan(source, tuple(map(parse_input, request["inputs"])))
         network = dense_model(plan, request["builds"] or None, called=source)
         report = audit_structure(plan, network, second=second, operators=operators)
         return _of_plan(plan, _agreed(report), network)
@@ -60,6 +61,17 @@ def _agreed(report: AuditReport) -> AuditReport:
 
 
 def _of_plan(plan: Plan, report: AuditReport, network: nn.Module) -> ModelCost:
+    """Cost of a planned network, with every query and every key where the plan's own audit counts pairs."""
+    full = {x.name: (x.macs, x.full_macs) for x in plan.layers if x.attention}
+    report = replace(
+        report,
+        layers=tuple(
+            replace(row, measured_macs=full[row.name][1])
+            if row.name in full and row.measured_macs == full[row.name][0]
+            else row
+            for row in report.layers
+        ),
+    )
     unseen = (x.name for x in report.layers if x.measured_macs is None and x.expected_macs)
     found = _result(report, _planned_sizes(plan, network))
     return replace(found, uncalled_modules=tuple(dict.fromkeys((*found.uncalled_modules, *unseen))))
@@ -89,10 +101,10 @@ def _result(report: AuditReport, sizes: Mapping[str, int]) -> ModelCost:
     )
 
 
-def _plan(path: str) -> Plan:
+def _plan(path: str, inputs: tuple[InputSpec, ...]) -> Plan:
     document = loads(read_text(path), path)
     if (kind := schema_of(document, path)) != "plan":
         raise InputError(
             f"{path} is a {kind} document, and source names a plan or a network: zoo:NAME, hf:CONFIG.json, path/file.py:factory."
         )
-    return parse_plan(document, path)
+    return parse_plan(document, path, inputs)

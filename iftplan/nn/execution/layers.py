@@ -6,7 +6,7 @@ and the mask is packed again when it has changed. A compact layer's parameters a
 
 from __future__ import annotations
 
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,10 +39,19 @@ class SparseLayer(nn.Module):
             return None
         mask = cast(Tensor, self._buffers[MASK])
         if self._packed is None or self._packed[0] is not mask or self._packed[1] != mask._version:
-            pays = float(mask.float().mean()) <= DENSE_ABOVE
-            packed = packed_mask(self, mask) if pays else None
-            self._packed = mask, mask._version, packed
+            self._pack_(mask)
+        assert self._packed is not None
+        if (pattern := self._packed[2]) is not None and not fits(pattern, x):
+            self._pack_(mask)  # the layer has another type than when its mask was packed
         return self._packed[2]
+
+    def _pack_(self, mask: Tensor) -> None:
+        pays = float(mask.float().mean()) <= DENSE_ABOVE
+        self._packed = mask, mask._version, packed_mask(self, mask) if pays else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The layer without its packed mask: a copy's mask counts its changes anew, and could be taken for this one."""
+        return {**self.__dict__, "_packed": None}
 
     def holds_(self, pattern: Pattern) -> None:
         """Take a pattern for that of the mask as it is now, instead of packing it again."""
@@ -51,7 +60,13 @@ class SparseLayer(nn.Module):
 
     def _frozen(self, x: Tensor) -> FrozenWeights | None:
         """The weights that were copied for inference, or None where there are none or kernels cannot read the input."""
-        return self.frozen if self.frozen is not None and self._reads(x) else None
+        if self.frozen is None or not self._reads(x):
+            return None
+        if not fits(self.frozen.pattern, x):
+            raise InputError(
+                f"a layer frozen with {self.frozen.pattern.forward.vectors.bits}-bit weights was turned to {x.dtype}; freeze the network after its type is what you compute in (execute_sparse_(network, frozen=True))."
+            )
+        return self.frozen
 
     def _reads(self, x: Tensor) -> bool:
         return is_plain(x) and x.dtype is self.weight.dtype
@@ -68,6 +83,11 @@ def is_plain(x: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
     )
+
+
+def fits(pattern: Pattern, x: Tensor) -> bool:
+    """Whether kernels of a packed mask compute in an input's type."""
+    return pattern.forward.vectors.bits == 8 * x.element_size()
 
 
 class SparseLinear(SparseLayer, nn.Linear):

@@ -42,6 +42,7 @@ def audit_document(report: AuditReport, convention: Convention = Convention.MAC)
             "problems": list(report.problems),
             "dense_macs": counted(report.dense_macs),
             "expected_macs": counted(report.expected_macs),
+            **({"at_most": True} if report.at_most else {}),
             **({"budget_macs": counted(report.budget_macs)} if report.budget_macs else {}),
             "measured_macs": counted(report.measured_macs),
             **(
@@ -202,6 +203,7 @@ def _report(parsed: _ReportObject) -> AuditReport:
         tuple(parsed["assumptions"]),
         tuple(parsed["problems"]),
         within=parsed.get("within", ""),
+        at_most=parsed.get("at_most", False),
         budget_macs=macs(parsed.get("budget_macs")),
         effective=_effective_cost(parsed["effective"], per) if "effective" in parsed else None,
         attention=parsed["attention"]["pattern"] if "attention" in parsed else "",
@@ -311,6 +313,7 @@ class _ReportObject(TypedDict):
         problems: why it did not pass, one sentence each.
         dense_macs: what the dense model costs in the compared scope; null where that is not known.
         expected_macs: what the reference allows or says; null without one.
+        at_most: that expected MACs are a limit, below which everything passes; absent where they must be met.
         budget_macs: what the plan's own budget allows its scope; absent where that is the dense model's cost.
         measured_macs: what was counted.
         attention: the pattern by whose pairs attention is counted; absent where every query counts with every key.
@@ -340,6 +343,7 @@ class _ReportObject(TypedDict):
     problems: list[str]
     dense_macs: int | None
     expected_macs: int | None
+    at_most: NotRequired[bool]
     budget_macs: NotRequired[int]
     measured_macs: int
     attention: NotRequired[_AttentionObject]

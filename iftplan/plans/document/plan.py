@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any, Literal, NotRequired
@@ -16,7 +17,7 @@ from iftplan.base.units import fraction
 from iftplan.base.validation import validate
 from iftplan.masks.distributions import Distribution
 from iftplan.models.notation import parse_input
-from iftplan.models.spec import Heads
+from iftplan.models.spec import Heads, InputSpec
 from iftplan.plans.budget import Budget
 from iftplan.plans.document.attention import (
     AttentionObject,
@@ -145,11 +146,16 @@ def _layer_object(layer: PlannedLayer, transform: str) -> dict[str, Any]:
     }
 
 
-def parse_plan(document: Document, where: str = "plan") -> Plan:
+def parse_plan(document: Document, where: str = "plan", inputs: Sequence[InputSpec] = ()) -> Plan:
     """A plan from its document: types checked, digest checked, totals added up again.
 
+    Args:
+        document: as it was read.
+        where: the file, for messages.
+        inputs: that were asked for; none for the plan's own.
+
     Raises:
-        InputError: names the path inside the document.
+        InputError: names the path inside the document; or the plan was made for other inputs.
     """
     check(document, SCHEMA, where)
     parsed = validate(_PlanObject, document, where)
@@ -181,6 +187,10 @@ def parse_plan(document: Document, where: str = "plan") -> Plan:
         attention=parsed["attention"]["pattern"] if "attention" in parsed else "",
         attention_before=parsed["attention"].get("before", "") if "attention" in parsed else "",
     )
+    if inputs and tuple(inputs) != plan.inputs:
+        raise InputError(
+            f"{where} is a plan for input {', '.join(map(str, plan.inputs))}, and a plan holds for one input. Leave the input out, or make another plan for {', '.join(map(str, inputs))}."
+        )
     written = [(layer["before"], layer["after"]) for layer in parsed["layers"]]
     for problem in (*contradictions(plan), *other_notations(plan, written)):
         raise InputError(f"{where}: {problem}; make the plan again rather than editing it.")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+from torch import nn
 
 import iftplan as ift
 from iftplan.nn import apply, masked_weights, measure_applied
@@ -49,3 +52,22 @@ def test_every_layer_becomes_what_its_family_makes_of_it_at_its_neighbours_width
     loss = model(torch.randn(2, 1, 8, 8)).square().mean()
     loss.backward()
     assert all(weight.parameter.grad is not None for weight in masked_weights(model))
+
+
+@pytest.mark.parametrize(
+    ("families", "replaced"),
+    [
+        ({"1": "monarch", "*": "wide"}, False),
+        ("monarch", False),
+        ({"1": "parallel", "*": "monarch"}, True),
+        ("parallel", True),
+    ],
+)
+def test_a_grouped_layer_is_judged_by_its_own_family(families: Any, replaced: bool) -> None:
+    """Groups are blocks already, which matters to a layer that would become blocks, whatever the others become."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 64, 3, padding=1, groups=4), nn.Conv2d(64, 64, 1), nn.Conv2d(64, 8, 1)
+    )  # fmt: skip
+    spec = ift.read_model(network, "1x3x8x8")
+    row = next(layer for layer in ift.plan(spec, families, "1/2").layers if layer.name == "1")
+    assert ("its groups are blocks already" in row.reason) is not replaced

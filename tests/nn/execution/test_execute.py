@@ -1,6 +1,7 @@
 """Models that compute with what their masks keep: the same numbers, masks that move, and what cannot."""
 
 import copy
+import pickle
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -128,6 +129,46 @@ def test_a_changed_mask_is_packed_again() -> None:
         model[6].weight.normal_()
     enforce_(model)
     torch.testing.assert_close(model(images()), execute_dense_(copy.deepcopy(model))(images()))
+
+
+def test_a_copy_packs_the_mask_that_it_has() -> None:
+    """A copy's mask counts its changes anew, so that their number can be that of the mask which the original had packed."""
+    states = [network(torch.float32).state_dict() for _ in range(2)]
+    states[1] = {k: v.flip(0) if k.endswith(("weight", "weight_mask")) else v for k, v in states[1].items()}
+    for writes in range(4):
+        model = execute_sparse_(network(torch.float32))
+        for _ in range(writes):
+            model.load_state_dict(states[0])
+        model(images(dtype=torch.float32))
+        for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):  # noqa: S301  (our own)
+            for _ in range(3):
+                copied.load_state_dict(states[1])
+                alone = copy.deepcopy(execute_dense_(copy.deepcopy(copied)))
+                x = images(dtype=torch.float32)
+                torch.testing.assert_close(copied(x), alone(x), rtol=1e-4, atol=1e-4)
+
+
+def test_a_network_may_change_its_type_after_its_masks_were_packed() -> None:
+    model = execute_sparse_(network(torch.float32))
+    model(images(dtype=torch.float32))
+    torch.testing.assert_close(model.double()(images()), execute_dense_(copy.deepcopy(model))(images()))
+
+
+@pytest.mark.parametrize("samples", [1, 9])
+@pytest.mark.parametrize(
+    ("before", "after"), [(torch.float64, torch.float32), (torch.float32, torch.float64)]
+)
+def test_frozen_weights_do_not_change_their_type(
+    samples: int, before: torch.dtype, after: torch.dtype
+) -> None:
+    """Bytes of one type would be read as the other."""
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Flatten(), nn.Linear(12, 8))
+    layer[1].register_buffer("weight_mask", torch.rand(8, 12) < 0.4)
+    frozen = execute_sparse_(layer.to(before), frozen=True)
+    frozen(torch.randn(samples, 12, dtype=before))
+    with pytest.raises(InputError, match=r"frozen with \d\d-bit weights was turned to"):
+        frozen.to(after)(torch.randn(samples, 12, dtype=after))
 
 
 def test_compact_training_is_the_same_training_and_comes_back() -> None:

@@ -99,6 +99,10 @@ def command(
     """
     inputs = inputs_of(input)
     if revision is not None:
+        if threshold:
+            raise InputError(
+                "--threshold is for the weights of two runs or checkpoints, and --base compares costs. Leave one of them out."
+            )
         from iftplan.checks.tables import drift_tables
 
         report = _revisions(revision, subjects or (), config, inputs, jobs, no_cache)
@@ -240,6 +244,10 @@ def _wanted(
             raise
         found = Configuration(Path.cwd() / "iftplan.toml", ())
     own = {model.name for model in found.models}
+    if inputs and (configured := [name for name in names or own if name in own]):
+        raise InputError(
+            f"--input does not apply to {', '.join(configured)}, which {found.path.name} gives inputs. Change them there."
+        )
     others = [ConfiguredModel(n, parse_source(n).text, inputs=inputs) for n in names if n not in own]
     found = replace(found, models=(*found.models, *others))
     free = (
@@ -259,7 +267,7 @@ def _ledger(text: str, inputs: tuple[InputSpec, ...], no_cache: bool) -> LayerCo
         case "spec":
             return _spec_ledger(text, spec_in(document, text, inputs))
         case "plan":
-            plan = plan_in(document, text)
+            plan = plan_in(document, text, inputs)
             pattern = f", attention {plan.attention} {_BY_PAIRS}" if plan.attention else ""
             return LayerCosts(
                 f"{short_name(text)} ({plan.transform} {plan.model}{pattern})",
@@ -268,6 +276,10 @@ def _ledger(text: str, inputs: tuple[InputSpec, ...], no_cache: bool) -> LayerCo
         case "audit":
             from iftplan.plans.audit.document import parse_measured
 
+            if inputs:
+                raise InputError(
+                    f"{text} is a report of what was measured, so --input does not apply to it. Leave it out, or name the model."
+                )
             subject, layers = parse_measured(document, text)
             pattern = f", attention {_BY_PAIRS}" if "attention" in document else ""
             return LayerCosts(f"{short_name(text)} ({subject}{pattern})", layers)

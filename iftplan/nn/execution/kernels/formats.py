@@ -40,7 +40,7 @@ class MaskFormat:
         blocks: chain, first and last channel, and vectors of the chain, of each column block.
         panels: row block, column block, first and last quad, first step.
         counts: steps of each quad.
-        rows: of each quad, in bytes of a tile.
+        rows: of each quad, in bytes of a tile, and of one behind the last.
         offsets: of the vectors that each step reads, in units of eight bytes.
         places: of each value in the flat matrix, -1 where a quad is padded.
         sweeps: of the mask over windows, as kernels are told; empty in a copy.
@@ -114,7 +114,8 @@ def pack_mask(mask: NDArray[np.bool_], chains: Chains, vectors: Vectors) -> Mask
     walk = bits, starts, blocks, members, channels, shared
     quads, steps = count_steps(*walk)
     panels = np.zeros(((len(starts) - 1) * len(blocks), 5), np.int64)
-    counts, rows = np.zeros(quads, np.int64), np.zeros(quads * ROWS, np.int64)
+    # one quad of rows more than there are: kernels look ahead to the outputs of the next
+    counts, rows = np.zeros(quads, np.int64), np.zeros((quads + 1) * ROWS, np.int64)
     offsets = np.zeros(steps * (1 if shared else ROWS), np.uint16)
     places = np.full(steps * ROWS, -1, np.int32)
     fill(*walk, vectors.row_bytes, vectors.bytes, panels, counts, rows, offsets, places)

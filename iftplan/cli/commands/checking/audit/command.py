@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from iftplan.base.documents import Document
+from iftplan.base.documents import Document, schema_of
 from iftplan.base.errors import InputError
 from iftplan.base.units import Convention, parse_count
 from iftplan.cli import completion
@@ -46,6 +46,7 @@ from iftplan.cli.source_lines import source_place
 from iftplan.models.counting import ENGINES, EngineName
 
 if TYPE_CHECKING:
+    from iftplan.models.spec import InputSpec
     from iftplan.plans.audit.audit import AuditReport
     from iftplan.plans.plan import Plan
 
@@ -253,7 +254,7 @@ def command(
             raise InputError(
                 "a plan is audited against its own budget, so --against, --budget, --attention and --nonzeros do not apply. To audit a trained network, name it: iftplan audit MODEL --against PLAN --nonzeros."
             )
-        plan = _plan_not_spec(document, subject)
+        plan = _plan_not_spec(document, subject, inputs_of(input))
         trusted = trust or (model is None and made_here(document, no_cache))
         audited = audit_of_plan(plan, model, trusted, allowed, terms, library)
         named: Document = {"plan": document, "model": model, "trust": trusted}
@@ -261,6 +262,10 @@ def command(
         if model is not None:
             raise InputError(f"--model belongs to a plan, and {subject} is a model. Leave it out.")
         other = document_in(against) if against else None
+        if redistributed and (other is None or schema_of(other, against or "") != "plan"):
+            raise InputError(
+                "--redistributed says how a plan's weights moved, so it needs --against PLAN. Leave it out."
+            )
         if library == "jax":
             audited = audit_of_jax_model(
                 subject, inputs_of(input), (against, other), budget, allowed, terms, cross_check
@@ -385,10 +390,10 @@ def _after_model(report: AuditReport, model: Sequence[str], against: str | None)
     return []
 
 
-def _plan_not_spec(document: Document, where: str) -> Plan:
+def _plan_not_spec(document: Document, where: str, inputs: Sequence[InputSpec]) -> Plan:
     if document.get("schema") == "iftplan.spec/1":
         source = spec_in(document, where, ()).source
         raise InputError(
             f"{where} is a spec and holds no network to measure. Audit its source: iftplan audit {source}."
         )
-    return plan_in(document, where)
+    return plan_in(document, where, inputs)
