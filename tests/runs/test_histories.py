@@ -25,12 +25,17 @@ def run(
     method: str = "rigl",
     header: str = HEADER,
     lr: float = 0.1,
+    begun: str = "",
+    inside: bool | str = True,
 ) -> str:
     """A run directory with a loss, and with a record where it has a seed."""
     directory.mkdir()
     (directory / "metrics.csv").write_text(header + rows, encoding="utf-8")
     if seed is not None:
-        config = {"seed": seed, "method": {"name": method}, "optimizer": {"lr": lr}}
+        config = {
+            "seed": seed, "method": {"name": method}, "optimizer": {"lr": lr}, "start": {"checkpoint": begun},
+            "plan": {"nonlinear": inside},
+        }  # fmt: skip
         record = {"schema": "iftplan.run/1", "config": config, "seed": seed, "plan_digest": "a" * 64}
         record["digest"] = digest(record)
         (directory / "run.json").write_text(json.dumps(record), encoding="utf-8")
@@ -68,6 +73,21 @@ def test_seeds_of_one_configuration_are_one_curve_with_its_error(tmp_path: Path)
     # 2 and 1: mean 1.5, deviation 1/√2, error 1/2
     assert curves[0].loss == (Estimate(1.5, 0.5, 2), Estimate(1.25, 0.25, 2))
     assert curves[1].loss == (Estimate(3.0), Estimate(2.0))
+
+
+def test_runs_that_differ_in_more_than_the_seed_are_curves_of_their_own(tmp_path: Path) -> None:
+    runs = [
+        run(tmp_path / "a", "10,2,300\n", seed=0),
+        run(tmp_path / "twice", "10,1,300\n", seed=0),
+        run(tmp_path / "norm", "10,1,300\n", seed=1, inside="norm"),
+        run(tmp_path / "m0", "10,1,300\n", seed=0, begun="runs/magnitude-0"),
+        run(tmp_path / "w1", "10,1,300\n", seed=1, begun="runs/wanda-1"),
+        run(tmp_path / "m1", "10,1,300\n", seed=1, begun="runs/magnitude-1"),
+    ]
+    found = learning_curves([read_learning(name) for name in runs])[1]
+    assert [(curve.name, curve.runs) for curve in found] == [
+        ("a", 1), ("twice", 1), ("norm", 1), ("m", 2), ("w1", 1),
+    ]  # fmt: skip
 
 
 def test_runs_without_a_record_are_never_taken_together(tmp_path: Path) -> None:

@@ -169,7 +169,9 @@ def origin_of(path: Path, say: Callable[[str], None]) -> Origin:
         state = weights_in(path)
         return Origin(f"{tensors_digest(state)}:0", state)
     step, found = checkpoint_at(path, say)
-    return Origin(f"{found['identity']['run']}:{step}", merged(found["model"]), found["identity"]["plan"])
+    return Origin(
+        f"{found['identity']['run']}:{step}", merged(evaluated_weights(found)), found["identity"]["plan"]
+    )
 
 
 def _is_weights(path: Path) -> bool:

@@ -36,7 +36,7 @@ from iftplan.nn.training.optimization.optimizers import set_rate_
 from iftplan.nn.training.parallel.clipping import clip_
 from iftplan.nn.training.parallel.engine import differentiable
 from iftplan.nn.training.records import checkpoints
-from iftplan.nn.training.records.best import best_step, has_waited
+from iftplan.nn.training.records.best import GROWN, best_step, has_waited
 from iftplan.nn.training.records.ledger import Spending
 from iftplan.nn.training.records.metrics import Metrics
 from iftplan.nn.training.records.spectra import SpectralRecord
@@ -276,6 +276,8 @@ class Loop:
         if self.folded is not None:
             fabric.backward(self.folded.loss())
         if self.masks is not None:
+            # what methods add to gradients, and compare them with, is in their own scale
+            fabric.strategy.precision.unscale_gradients(self.bare_optimizer)
             self.masks.step()
         if config.optimizer.clip:
             # an overflow is the scaler's to skip, and a divergence is told with the loss
@@ -321,7 +323,9 @@ class Loop:
             self.model = self.fabric.setup_module(spare_broadcasts_(self.network))
 
     def _clip(self, most: float) -> None:
-        if self.config.training.tensor_parallel > 1 and self.fabric.world_size > 1:
+        training = self.config.training
+        unscaled = training.precision == "16-mixed" and self.masks is not None  # which works once a step
+        if unscaled or (training.tensor_parallel > 1 and self.fabric.world_size > 1):
             clip_(self.network.parameters(), most)
             return
         self.fabric.clip_gradients(self.model, self.optimizer, max_norm=most, error_if_nonfinite=False)
@@ -376,6 +380,7 @@ class Loop:
             "degree_of_constraint": seen.get("degree_of_constraint", 1.0),
             "churn": seen.get("churn", 0.0),
             "lr": self.bare_optimizer.param_groups[0]["lr"],
+            **({GROWN: self.spending.forward_macs} if self.growing is not None else {}),
             **self._validated(model),
             **(self.spectra.means() if self.spectra is not None else {}),
             **self._neurons_seen(),
@@ -528,7 +533,7 @@ class Loop:
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         if self.neurons is not None:
-            self.neurons.recycled = int(state["recycled"])
+            self.neurons.recycled = int(state.get("recycled", 0))
         self.metrics.rows = list(state["metrics"])
         self.step, self.loss_count = int(state["step"]), int(state["loss_count"])
         self.loss_sum = own_number(state["loss_sums"], self.fabric.device)

@@ -155,7 +155,7 @@ def start(
         length=length,
         directory=directory,
         identity=identity,
-        metrics=Metrics(directory / "metrics.csv", _columns(task, spectra, neurons)),
+        metrics=Metrics(directory / "metrics.csv", _columns(config, task, spectra, neurons)),
         spectra=spectra,
         folded=folded,
         turns=Turns(network, bare) if config.training.execution == "compact" else None,
@@ -249,9 +249,12 @@ def _neurons(config: RunConfig, masks: Masking | None, length: Length, fabric: F
     return NeuronRecord(fabric, asked.threshold, recycling, config.seed)
 
 
-def _columns(task: Task, spectra: SpectralRecord | None, neurons: NeuronRecord | None) -> tuple[str, ...]:
+def _columns(
+    config: RunConfig, task: Task, spectra: SpectralRecord | None, neurons: NeuronRecord | None
+) -> tuple[str, ...]:
     return (
         *COLUMNS,
+        *((best.GROWN,) if config.growth.how != "none" else ()),
         *(best.COLUMNS if task.validation is not None else ()),
         *(MEASURES if spectra is not None else ()),
         *(DORMANT if neurons is not None else ()),

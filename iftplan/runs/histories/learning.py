@@ -29,6 +29,7 @@ class LearningHistory:
         train_macs: of training so far.
         losses: "test", and "validation" in a run that keeps such data aside; NaN where a loss was not finite.
         settings: what it agrees in with its other seeds; empty where the run does not say.
+        seed: of the run; None where it does not say.
     """
 
     name: str
@@ -36,6 +37,7 @@ class LearningHistory:
     train_macs: tuple[int, ...]
     losses: Mapping[str, tuple[float, ...]]
     settings: tuple[object, ...] = ()
+    seed: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,15 +68,15 @@ def read_learning(directory: str) -> LearningHistory:
     if "validation_loss" in rows[0]:
         losses["validation"] = _losses(rows, "validation_loss", str(file))
     path = Path(directory)
-    return LearningHistory(
-        path.name or str(path), steps, _macs(rows, str(file)), losses, _settings(file.parent)
-    )
+    settings, seed = _settings(file.parent)
+    return LearningHistory(path.name or str(path), steps, _macs(rows, str(file)), losses, settings, seed)
 
 
 def learning_curves(histories: Sequence[LearningHistory]) -> tuple[str, tuple[LearningCurve, ...]]:
     """The loss that all runs have, and a curve for each configuration among them, in the order in which they are given.
 
-    Runs that agree in all but the seed and were evaluated at the same steps are one configuration.
+    Runs that agree in all but the seed and were evaluated at the same steps are one configuration; two runs of one seed
+    are not.
 
     Example:
         >>> one = LearningHistory("wide-0", (10,), (300,), {"test": (2.0,)}, ("rigl",))
@@ -83,11 +85,14 @@ def learning_curves(histories: Sequence[LearningHistory]) -> tuple[str, tuple[Le
         (LearningCurve(name='wide', runs=2, train_macs=(400.0,), loss=(Estimate(mean=1.5, error=0.5, count=2),)),)
     """
     which = "validation" if all("validation" in history.losses for history in histories) else "test"
-    groups: dict[tuple[object, ...], list[LearningHistory]] = {}
+    alike: dict[tuple[object, ...], list[list[LearningHistory]]] = {}
     for i, history in enumerate(histories):
-        key = (history.settings or i, history.steps)
-        groups.setdefault(key, []).append(history)
-    return which, tuple(_curve(group, which) for group in groups.values())
+        groups = alike.setdefault((history.settings or i, history.steps), [])
+        free = (g for g in groups if history.seed is None or history.seed not in {h.seed for h in g})
+        if (group := next(free, None)) is None:
+            groups.append(group := [])
+        group.append(history)
+    return which, tuple(_curve(group, which) for groups in alike.values() for group in groups)
 
 
 def _curve(group: Sequence[LearningHistory], which: str) -> LearningCurve:
@@ -130,12 +135,26 @@ def _macs(rows: Rows, file: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _settings(directory: Path) -> tuple[object, ...]:
+def _settings(directory: Path) -> tuple[tuple[object, ...], int | None]:
+    """What a run agrees in with its other seeds, and its seed."""
     file = directory / "run.json"
     if not file.exists():
-        return ()
+        return (), None
     run = parse_record(loads(read_text(str(file)), str(file)), str(file))
     config = run.get("config", {})
-    method = config.get("method", {}) if isinstance(config, Mapping) else {}
-    name = str(method.get("name", "")) if isinstance(method, Mapping) else ""
-    return (name, str(run.get("plan_digest", "")), *shaping_settings(run, name))
+    method, planned = (_section(config, name) for name in ("method", "plan"))
+    seed = config.get("seed") if isinstance(config, Mapping) else None
+    name = str(method.get("name", ""))
+    begun = (_without_seed(_section(config, "start").get("checkpoint")), planned.get("nonlinear", True))
+    settings = (name, str(run.get("plan_digest", "")), *begun, *shaping_settings(run, name))
+    return settings, seed if isinstance(seed, int) else None
+
+
+def _section(config: object, name: str) -> Mapping[str, object]:
+    found = config.get(name, {}) if isinstance(config, Mapping) else {}
+    return found if isinstance(found, Mapping) else {}
+
+
+def _without_seed(checkpoint: object) -> str:
+    """Where a run began, as other seeds of it say that too."""
+    return _SEED.sub("", str(checkpoint or ""))

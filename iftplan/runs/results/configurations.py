@@ -83,9 +83,9 @@ def entries_of(
 
 
 def _put(o: Observation, groups: list[list[Observation]]) -> None:
-    """Add an observation to the first group without its seed; two results of one seed are no seeds of one configuration."""
+    """Add an observation to the first group without its seed; two results of one seed, or of none, are no seeds of one configuration."""
     for group in groups:
-        same = [other for other in group if o.seed is not None and other.seed == o.seed]
+        same = [other for other in group if other.seed == o.seed]
         if not same:
             group.append(o)
             return

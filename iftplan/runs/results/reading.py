@@ -18,6 +18,9 @@ from iftplan.runs.results.shaping import shaping_settings
 
 _KINDS = get_type_hints(Observation)
 _COLUMNS = frozenset(f.name for f in fields(Observation)) - {"source", "published", "settings"}
+_ASKED = ("budget", "varied")
+"""Columns of a sweep's table that say what else was asked of a row."""
+
 _TABLES = (".csv", ".parquet")
 _HOLLOW = frozenset({"parallel", "factorized", "lowrank", "doped"})
 """Families whose members have an inside, where a norm and an activation may stand."""
@@ -149,8 +152,11 @@ def _with_settings(found: Observation, directory: Path, beside: Document | None 
         check_together(beside, run, str(directory))
     planned = run.get("config", {}).get("plan", {})
     families = {part.rpartition("=")[2].strip() for part in found.transform.split(",")}
-    nonlinear = bool(planned.get("nonlinear", True)) if families & _HOLLOW else None
-    return replace(found, nonlinear=nonlinear, settings=shaping_settings(run, found.method))
+    inside = planned.get("nonlinear", True) if families & _HOLLOW else None
+    settings = shaping_settings(run, found.method)
+    if isinstance(inside, str):  # what stands inside, where it is not what usually does
+        settings = tuple(sorted((*settings, ("plan.nonlinear", inside))))
+    return replace(found, nonlinear=None if inside is None else bool(inside), settings=settings)
 
 
 def _result(document: Document, where: str) -> Observation:
@@ -195,7 +201,11 @@ def _row(row: Mapping[str, Any], where: str, table: str) -> Observation:
         raise InputError(
             f"{table} has the columns {', '.join(map(str, row)) or 'of nothing'}; a table of a sweep has at least model and macs."
         )
-    return _checked({k: v for k, v in row.items() if k in _COLUMNS}, where, table)
+    found = _checked({k: v for k, v in row.items() if k in _COLUMNS}, where, table)
+    # a missing value of Parquet is NaN, which is no text
+    return replace(
+        found, settings=tuple((key, text) for key in _ASKED if isinstance(text := row.get(key), str) and text)
+    )
 
 
 def _checked(given: Mapping[str, Any], where: str, source: str) -> Observation:

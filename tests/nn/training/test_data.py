@@ -24,7 +24,7 @@ from iftplan.nn.training.data.images import Images
 from iftplan.nn.training.data.masked_tokens import MaskedWindows
 from iftplan.nn.training.data.opening import kind_of, open_data
 from iftplan.nn.training.data.samples import generator_of, order_of, train_batch
-from iftplan.nn.training.data.tokens import IGNORED, TokenWindows
+from iftplan.nn.training.data.tokens import IGNORED, TokenWindows, read_text_tokens
 from iftplan.runs.settings import DataConfig
 
 
@@ -265,6 +265,17 @@ def test_text_as_bytes_and_as_characters(tmp_path: Path) -> None:
     assert as_characters.classes == 3
     tokens, _ = as_characters.train.batch(torch.tensor([0]), None)
     assert tokens.tolist() == [[2, 1, 2, 0]]
+
+
+def test_hidden_files_are_no_text_of_a_folder(tmp_path: Path) -> None:
+    """What an editor or a system keeps beside a text repeats it, and may come and go."""
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "b.txt").write_text("two", encoding="utf-8")
+    (tmp_path / "a.txt").write_text("one", encoding="utf-8")
+    for hidden in (".ipynb_checkpoints/a-checkpoint.txt", "._a.txt", "parts/.b.txt"):
+        (tmp_path / hidden).parent.mkdir(exist_ok=True)
+        (tmp_path / hidden).write_text("again", encoding="utf-8")
+    assert bytes(read_text_tokens(tmp_path, "bytes", "/")) == b"one/two"
 
 
 def test_files_of_tokens(tmp_path: Path) -> None:

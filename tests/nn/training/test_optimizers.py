@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -12,9 +15,14 @@ from lightning_fabric.plugins import MixedPrecision
 from torch import nn
 from torch.optim import Adam, AdamW
 
+from iftplan.base.errors import InputError
+from iftplan.nn.training import setup
+from iftplan.nn.training.from_checkpoint import checkpoint_at
 from iftplan.nn.training.optimization.optimizers import optimizer_of
-from iftplan.runs.settings import OptimizerConfig
+from iftplan.nn.training.parallel.engine import engine_for
+from iftplan.runs.settings import OptimizerConfig, TrainingConfig
 from tests.support.models.applied import planned
+from tests.support.runs.executed import executed, small_run
 
 CONFIG = OptimizerConfig(name="adamw", lr=0.01, weight_decay=0.1)
 
@@ -62,3 +70,48 @@ def test_scaled_gradients_can_be_clipped() -> None:
     fabric.clip_gradients(model, optimizer, max_norm=config.clip)
     gradients = torch.cat([p.grad.flatten() for p in model.parameters()])
     torch.testing.assert_close(gradients.norm(), torch.tensor(0.5), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.5])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": {"name": "srste", "pull": 0.05}, "plan": {"mask": "2:4", "sparsity": "1/2", "transform": "none"}},
+        {"method": {"name": "mest", "interval": 3}},
+    ],
+)  # fmt: skip
+def test_what_methods_add_to_gradients_is_in_their_own_scale(
+    settings: Any, clip: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power of two scales the loss; in float32 it scales every gradient without rounding, and nothing may come of it."""
+    found = []
+    for init_scale in (16.0, 2048.0):
+        plugin = ScaledFloats("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=init_scale))
+        monkeypatch.setattr(setup, "engine_for", partial(_fabric, plugin))
+        precision = {"training": {"precision": "16-mixed", "steps": 8}, "optimizer": {"clip": clip}}
+        directory = tmp_path / str(init_scale)
+        executed(small_run({**settings, **precision}), directory)
+        found.append(checkpoint_at(directory, print)[1]["model"])
+    for name, value in found[0].items():
+        assert torch.equal(found[1][name], value), name
+
+
+class ScaledFloats(MixedPrecision):
+    """The scaler of half precision, without half precision."""
+
+    def forward_context(self) -> Any:
+        return nullcontext()
+
+    def convert_input(self, data: Any) -> Any:
+        return data
+
+
+def _fabric(plugin: MixedPrecision, *_: object) -> Fabric:
+    return Fabric(accelerator="cpu", devices=1, plugins=plugin)
+
+
+def test_half_precision_needs_a_gpu() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has one")
+    with pytest.raises(InputError, match="16-mixed, which needs a GPU"):
+        engine_for(TrainingConfig(precision="16-mixed"))

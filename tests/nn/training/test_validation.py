@@ -47,6 +47,17 @@ def test_only_evaluations_at_the_last_density_count() -> None:
     assert has_waited(rows, 1) and not has_waited(rows[:3], 1)
 
 
+def test_evaluations_before_a_change_do_not_count_when_the_density_comes_back() -> None:
+    """Soft updates keep more weights for a while; the checkpoint of what was best before them is gone by then."""
+    rows = [
+        row | {"density": d}
+        for row, d in zip(rows_of(1.0, 2.0, 3.0, 2.5), ("0.1", "0.3", "0.1", "0.1"), strict=True)
+    ]
+    assert [best_step(rows[: n + 1]) for n in range(4)] == [5, 10, 15, 20]
+    widths = [row | {"density": "1", "forward_macs": m} for row, m in zip(rows, "1122", strict=True)]
+    assert [best_step(widths[: n + 1]) for n in range(4)] == [5, 5, 15, 20]
+
+
 @pytest.mark.parametrize("method", ["gradual", "mask-decay"])
 def test_a_result_is_of_one_network(method: str, tmp_path: Path) -> None:
     """Its metric, its checkpoint and its weights are those of an evaluation at the plan's density; nothing ends before."""

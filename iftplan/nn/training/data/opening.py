@@ -23,7 +23,14 @@ from iftplan.nn.training.data.streaming.augmentation import augmentation_of
 from iftplan.nn.training.data.streaming.folders import FolderImages, folder_sources
 from iftplan.nn.training.data.streaming.shards import ShardImages, is_shards, shard_sources
 from iftplan.nn.training.data.streaming.streamed_images import StreamedImages
-from iftplan.nn.training.data.tokens import TokenRow, read_text_tokens, read_tokens, token_files, token_pair
+from iftplan.nn.training.data.tokens import (
+    TokenRow,
+    read_text_tokens,
+    read_tokens,
+    text_files,
+    token_files,
+    token_pair,
+)
 from iftplan.nn.training.data.validation import with_validation
 from iftplan.runs.settings import DataConfig
 
@@ -99,7 +106,7 @@ def kind_of(config: DataConfig) -> str:
             return "tar"
         if is_image_folder(path):
             return "image-folder" if _must_stream(config, path) else "images"
-        if any(path.rglob("*.txt")):
+        if text_files(path):
             return "text"
         if token_files(path):
             return "tokens"

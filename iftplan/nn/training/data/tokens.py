@@ -60,7 +60,7 @@ def read_text_tokens(path: Path, unit: str = "bytes", separator: str = "") -> Nu
     """
     if unit == "bytes" and path.is_file() and path.stat().st_size:
         return np.memmap(path, dtype=np.uint8, mode="r")
-    files = sorted(path.rglob("*.txt")) if path.is_dir() else [path]
+    files = text_files(path) if path.is_dir() else [path]
     content = separator.encode().join(file.read_bytes() for file in files)
     if unit == "bytes":
         return np.frombuffer(content, dtype=np.uint8)
@@ -69,6 +69,12 @@ def read_text_tokens(path: Path, unit: str = "bytes", separator: str = "") -> Nu
     except UnicodeDecodeError as error:
         raise InputError(f'{path} is not UTF-8 text ({error}); set data.unit = "bytes".') from error
     return np.unique(points, return_inverse=True)[1].astype(np.uint32)
+
+
+def text_files(path: Path) -> list[Path]:
+    """The .txt files below a directory, in the order of their names; hidden ones and those in hidden folders are left out."""
+    found = (file for file in path.rglob("*.txt") if file.is_file())
+    return sorted(f for f in found if not any(part.startswith(".") for part in f.relative_to(path).parts))
 
 
 def token_files(path: Path) -> list[Path]:

@@ -19,11 +19,12 @@ from torch.nn.functional import kl_div, log_softmax
 from iftplan.base.documents import loads, read_text
 from iftplan.base.errors import InputError
 from iftplan.nn.masking.loading import load_masked_
-from iftplan.nn.masking.step_masks import layer_counts, weights_by_layer
+from iftplan.nn.masking.step_masks import layer_counts, weights_by_layer, whole_weights
 from iftplan.nn.masks.masked_weights import masked_weights
 from iftplan.nn.training.from_checkpoint import checkpoint_at, evaluated_weights
 from iftplan.nn.training.measures.evaluation import logits_of
 from iftplan.nn.training.network import network_of
+from iftplan.nn.warmstart.adapters import merged
 from iftplan.plans.document.plan import parse_plan
 from iftplan.plans.plan import Plan
 from iftplan.runs.costs.training_cost import TrainingCost
@@ -216,7 +217,7 @@ def teacher_of(
         )
     network = network_of(run, its_plan, source if its_plan.model == plan.model else its_plan.model)
     step, state = checkpoint_at(given, say)
-    weights = evaluated_weights(state)
+    weights = merged(evaluated_weights(state))
     load_masked_(network, weights)
     return Teacher(
         network, config, _forward_macs(its_plan, network, run.method.name), f"{_digest(weights)}:{step}"
@@ -229,7 +230,10 @@ def _forward_macs(plan: Plan, network: nn.Module, method: str) -> int:
     if method == "dense":
         return cost.dense
     nnz = {weight.name: int(weight.mask.sum()) for weight in masked_weights(network)}
-    return cost.forward(layer_counts(weights_by_layer(plan, network), nnz)) if nnz else cost.opened
+    if not nnz:
+        return cost.opened
+    groups = weights_by_layer(plan, network)
+    return cost.forward(layer_counts(groups, {**whole_weights(network, groups), **nnz}))
 
 
 def _digest(weights: Mapping[str, Tensor]) -> str:

@@ -36,7 +36,7 @@ def engine_for(training: TrainingConfig, loggers: list[Any] | None = None) -> Fa
         loggers: lightning-fabric's, told every row of metrics.
 
     Raises:
-        InputError: lightning-fabric is missing, or the processes cannot be arranged so.
+        InputError: lightning-fabric is missing, the processes cannot be arranged so, or no device computes in that precision.
     """
     try:
         with no_metrics_loaded():
@@ -45,6 +45,10 @@ def engine_for(training: TrainingConfig, loggers: list[Any] | None = None) -> Fa
         raise InputError(
             "training runs on lightning-fabric, which is not installed; install it with: pip install 'iftplan[train]'."
         ) from error
+    if training.precision == "16-mixed" and not torch.cuda.is_available():
+        raise InputError(
+            "training.precision is 16-mixed, which needs a GPU, and this machine has none that torch sees; use bf16-mixed or 32-true."
+        )
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # the record of a run says its precision
     local, world = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
     with warnings.catch_warnings():

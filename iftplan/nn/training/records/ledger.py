@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from iftplan.nn.masking.algorithms.sara import SaRA
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.masking.step_masks import layer_counts, step_macs, weights_by_layer, whole_weights
 from iftplan.plans.plan import Plan
@@ -78,10 +79,13 @@ class Spending:
     @property
     def is_thinned(self) -> bool:
         """Whether masks, if there are any, keep no more weights than the plan's, or cost no more where they trade weights by MACs."""
-        if self._masks is None:
+        if self._masks is None or isinstance(self._masks.algorithm, SaRA):  # which removes nothing
             return True
+        none = dict.fromkeys(self._masks.nnz, 0)
+        dropped = layer_counts(self._groups, {**self._whole, **none})  # what stays whole was to be so
         kept, cost = self.nnz, self._cost
-        return sum(kept.values()) <= sum(cost.nnz.values()) or cost.forward(kept) <= cost.forward()
+        planned = {name: max(count, dropped.get(name, 0)) for name, count in cost.nnz.items()}
+        return sum(kept.values()) <= sum(planned.values()) or cost.forward(kept) <= cost.forward(planned)
 
     @property
     def executed_step(self) -> int:

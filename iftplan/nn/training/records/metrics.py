@@ -48,9 +48,10 @@ class Metrics:
         self.rows.append({name: _text(row[name]) for name in self.columns})
 
     def write(self) -> None:
-        """Write the whole file."""
+        """Write the whole file; a resumed run that measures other things has the columns of both, empty where it did not."""
+        columns = dict.fromkeys((*self.columns, *(name for row in self.rows for name in row)))
         text = io.StringIO()
-        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
+        writer = csv.DictWriter(text, list(columns), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(text.getvalue(), str(self.path))

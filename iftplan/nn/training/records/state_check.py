@@ -11,6 +11,7 @@ from torch import Tensor
 from iftplan.base.errors import InputError, error_text
 from iftplan.masks.spectra import MEASURES
 from iftplan.nn.training.records.best import COLUMNS as VALIDATION
+from iftplan.nn.training.records.best import GROWN
 from iftplan.nn.training.records.metrics import COLUMNS, DORMANT
 
 _PARTS: Mapping[str, type | tuple[type, ...]] = {
@@ -29,7 +30,8 @@ _PARTS: Mapping[str, type | tuple[type, ...]] = {
 }
 
 _ROWS = [
-    {*COLUMNS, *best, *measures, *neurons}
+    {*COLUMNS, *grown, *best, *measures, *neurons}
+    for grown in ((), (GROWN,))
     for best in ((), VALIDATION)
     for measures in ((), MEASURES)
     for neurons in ((), DORMANT)

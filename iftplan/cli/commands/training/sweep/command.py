@@ -108,9 +108,10 @@ def command(
             "--distributions",
             metavar="LIST",
             autocompletion=completion.distributions,
+            show_default="uniform",
             help=f"{DISTRIBUTION_HELP.rstrip('.')}; several with commas.",
         ),
-    ] = "uniform",
+    ] = "",
     masks: Annotated[
         str,
         typer.Option(
@@ -328,6 +329,10 @@ def command(
         )
     if job and not submit:
         raise InputError("--job needs --submit. Add --submit slurm, or leave --job out.")
+    if search and train and len(seeds_in(seeds, 0)) > 1:
+        raise InputError(
+            f"--search trains every trial with one seed, and --seeds gives {seeds}. Give one, and train what was found with others afterwards."
+        )
     if search and vary:
         raise InputError("--vary is for a grid, and --search for a search. Leave one of them out.")
     refuse_chosen(settings or ())
@@ -356,8 +361,8 @@ def command(
     input = input or ([asked.input] if asked.input else None)
     specs = specs_of(models, input, allow, widens=widens, heads=heads, train=train, no_cache=no_cache)
     grid = Grid(
-        tuple(specs), named, sparsities_in(sparsities), tuple(distributions_in(distributions)),
-        tuple(split(masks)) or ("",), asked,
+        tuple(specs), named, sparsities_in(sparsities), tuple(distributions_in(distributions or asked.distribution)),
+        tuple(split(masks)) or (asked.mask,), asked,
     )  # fmt: skip
     notes: Sequence[Table] = ()
     if train:

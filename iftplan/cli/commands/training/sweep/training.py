@@ -126,6 +126,10 @@ def _grid(grid: Grid, specs: Mapping[str, ModelSpec], training: Training) -> lis
     labels: dict[str, str] = {}
     for label, base in training.variants.items():
         found = grid_runs(grid, base, training.methods, training.seeds)
+        if runs and found.keys() <= runs.keys():
+            raise InputError(
+                f"--vary makes no other runs with {label}: it changes how these runs are computed, not what comes out, or nothing that their methods look at. Vary another setting."
+            )
         runs |= found
         labels |= dict.fromkeys(found, label)
     rows = train_runs(runs, specs, training)

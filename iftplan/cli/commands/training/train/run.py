@@ -81,9 +81,10 @@ def _save(run: RunConfig, plan: Plan, source: str, directory: Path, file: str) -
     from iftplan.nn.masking.loading import load_masked_
     from iftplan.nn.training.from_checkpoint import checkpoint_at, evaluated_weights
     from iftplan.nn.training.network import network_of
+    from iftplan.nn.warmstart.adapters import merged
 
     _, state = checkpoint_at(directory, say)
-    save_sparse(load_masked_(network_of(run, plan, source), evaluated_weights(state)), file)
+    save_sparse(load_masked_(network_of(run, plan, source), merged(evaluated_weights(state))), file)
     say(f"written: {file}")
 
 

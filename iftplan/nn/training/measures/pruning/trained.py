@@ -15,7 +15,7 @@ from iftplan.nn.export.finalize import densify_
 from iftplan.nn.export.weights import weights_in
 from iftplan.nn.masking.loading import load_masked_
 from iftplan.nn.sources import build
-from iftplan.nn.training.from_checkpoint import checkpoint_at
+from iftplan.nn.training.from_checkpoint import checkpoint_at, evaluated_weights
 from iftplan.nn.training.measures.activity import network_with_values
 from iftplan.nn.training.records.state_check import loading
 from iftplan.nn.warmstart.transfer import load_
@@ -54,7 +54,7 @@ def trained_run(path: Path, source: str, say: Callable[[str], None]) -> Trained:
     network = build(source, device="cpu")
     try:
         with loading(str(path)):
-            densify_(load_masked_(network, state["model"]))
+            densify_(load_masked_(network, evaluated_weights(state)))
     except StaleError as error:
         raise InputError(
             f"{path} holds another network than {source}, the dense model of its plan: it was trained at the plan's widths, branches or ranks. Prune a run of the method dense."
