@@ -204,6 +204,10 @@ def _layers(model: nn.Module) -> Iterator[_Layer]:
         if not (isinstance(module, _LAYERS) or module in embeddings or is_conv1d(module)):
             continue
         for name, parameter in module._parameters.items():
+            if isinstance(parameter, nn.UninitializedParameter):
+                raise InputError(
+                    f"{path or type(module).__name__} has no size yet. Run the model once before masks are drawn."
+                )
             if parameter is None or "weight" not in name or parameter.ndim < 2:
                 continue
             qualified = f"{path}.{name}" if path else name

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
+from iftplan.nn.layers.adapter import adapter_of
 from iftplan.nn.masks.masked_weights import SUFFIX
 from iftplan.nn.meta.copies import deep_copy
 
@@ -132,7 +133,7 @@ def condense(model: Model) -> Model:
     Layers with masks are converted; in finalized models, layers with zeros in their weights. Everything else stays.
 
     Raises:
-        InputError: nothing in the model is sparse, or a sparse weight has no condensed form.
+        InputError: nothing in the model is sparse, or a sparse weight has no condensed form, or an adapter.
     """
     return condense_(deep_copy(model))
 
@@ -143,13 +144,17 @@ def condense_(model: Model) -> Model:
     Outputs are the same up to rounding.
 
     Raises:
-        InputError: nothing is sparse, a sparse layer has no condensed form, or the model itself is the layer.
+        InputError: nothing is sparse, a sparse layer has no condensed form or has an adapter, or the model itself is the layer.
     """
     found = [(path, module) for path, module in model.named_modules() if _is_sparse(module)]
     if not found:
         raise InputError(
             "the model is not sparse: it has no masks and no zeros in its weights. Apply a plan first "
             "(iftplan.nn.apply)."
+        )
+    if beside := [path for path, module in found if adapter_of(module) is not None]:
+        raise InputError(
+            f"{', '.join(beside[:3])} {'has an adapter' if len(beside) == 1 else 'have adapters'}, which condensed layers have not. Merge first (iftplan.nn.merge_adapters_)."
         )
     for path, module in found:
         parent, _, name = path.rpartition(".")

@@ -69,12 +69,30 @@ def attach_(layer: nn.Module, adapter: Adapter) -> None:
     layer.register_forward_hook(_added)
 
 
+def adapter_of(layer: nn.Module) -> Adapter | None:
+    """The adapter beside a layer; None where there is none, or a module of the network's own that is called so."""
+    found = layer._modules.get(NAME)
+    return found if isinstance(found, Adapter) else None
+
+
+def detach_(layer: nn.Module) -> None:
+    """Remove the adapter beside a layer, in place, and what adds its outputs."""
+    del layer._modules[NAME]
+    for key, hook in list(layer._forward_hooks.items()):
+        if hook is _added:
+            del layer._forward_hooks[key]
+
+
 def _added(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
     adapter = layer._modules.get(NAME)
     return output if adapter is None else output + adapter(inputs[0])
 
 
 def _pair(layer: nn.Module, rank: int) -> tuple[Any, Any]:
+    if isinstance(layer, nn.modules.linear.NonDynamicallyQuantizableLinear):
+        raise InputError(
+            "attention reads this layer's weight itself, so an adapter beside it would never run."
+        )
     if isinstance(layer, nn.Linear):
         made: Any = (
             nn.Linear(layer.in_features, rank, bias=False),

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
-from iftplan.nn.layers.adapter import NAME, Adapter, attach_, product
+from iftplan.nn.layers.adapter import NAME, Adapter, adapter_of, attach_, detach_, product
 from iftplan.nn.layers.branches import is_conv1d
 from iftplan.nn.masks.masked_weights import MaskedWeight, has_mask, masked_weights, remove_mask_, stream
 from iftplan.nn.meta.wrappers import bare
@@ -43,7 +43,8 @@ def add_adapters_(
         seed: random seed of A; B begins with zeros.
 
     Raises:
-        InputError: there is no such layer, it has an adapter already, or none can stand beside it.
+        InputError: there is no such layer, it has an adapter already or shares its weight, or none can stand beside it;
+            nothing was changed.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -53,16 +54,36 @@ def add_adapters_(
     if rank < 1:
         raise InputError(f"an adapter has a rank of 1 or more, not {rank}.")
     inner = bare(model)
-    for name, layer in _chosen(inner, layers).items():
-        if NAME in layer._modules:
+    chosen = _chosen(inner, layers)
+    owners = _owners(inner)
+    made = {}
+    for name, layer in chosen.items():
+        if adapter_of(layer) is not None:
             raise InputError(f"{name} has an adapter already; merge it first with merge_adapters_.")
+        if NAME in layer._modules:
+            raise InputError(f"{name} has a module {NAME} of its own, whose place an adapter would take.")
+        if others := [other for other in owners[id(layer.get_parameter("weight"))] if other != name]:
+            raise InputError(
+                f"{name} shares its weight with {', '.join(others)}, which the adapter would freeze, and change when it is merged. Name other layers with `layers`."
+            )
         try:
-            adapter = Adapter(layer, rank, scale, stream(seed, f"{name} adapter"))
+            made[name] = Adapter(layer, rank, scale, stream(seed, f"{name} adapter"))
         except InputError as error:
             raise InputError(f"{name}: {error} Name the layers that have one with `layers`.") from error
-        attach_(layer, adapter)
-        layer.get_parameter("weight").requires_grad_(False)
+    for name, adapter in made.items():
+        attach_(chosen[name], adapter)
+        chosen[name].get_parameter("weight").requires_grad_(False)
     return model
+
+
+def _owners(model: nn.Module) -> dict[int, list[str]]:
+    """Identity of a parameter → the modules that have it."""
+    found: dict[int, list[str]] = {}
+    for path, module in model.named_modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                found.setdefault(id(parameter), []).append(path)
+    return found
 
 
 @check_arguments
@@ -75,9 +96,11 @@ def merge_adapters_(model: Model, where: Literal["masks", "everywhere"] = "masks
         where: "masks" adds what the mask keeps, so that the layer stays as sparse as it is and computes something else;
             "everywhere" removes the mask, so that the layer computes the same with all of its weights.
     """
-    for layer in [x for x in bare(model).modules() if NAME in x._modules]:
-        adapter, weight = layer._modules.pop(NAME), layer.get_parameter("weight")
-        assert isinstance(adapter, Adapter)
+    for layer in list(bare(model).modules()):
+        if (adapter := adapter_of(layer)) is None:
+            continue
+        detach_(layer)
+        weight = layer.get_parameter("weight")
         added = _shaped(adapter.product(), weight, transposed=is_conv1d(layer))
         if has_mask(layer, "weight"):
             if where == "masks":
@@ -92,11 +115,13 @@ def merge_adapters_(model: Model, where: Literal["masks", "everywhere"] = "masks
 @torch.no_grad()
 def merged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state dict of a model with adapters as that of one without: what masks keep of B·A is added to the weights."""
-    found = {name: value for name, value in state.items() if f".{NAME}." not in f".{name}"}
-    for name in state:
-        layer, up, _ = name.rpartition(f"{NAME}.up.weight")
-        if not up:
-            continue
+    ends = [f"{NAME}.{part}" for part in ("up.weight", "down.weight", "scale")]
+    begins = [name.removesuffix(ends[0]) for name in state if f".{name}".endswith(f".{ends[0]}")]
+    beside = [layer for layer in begins if all(f"{layer}{end}" in state for end in ends)]
+    own = {f"{layer}{end}" for layer in beside for end in ends}
+    found = {name: value for name, value in state.items() if name not in own}
+    for layer in beside:
+        name = f"{layer}{ends[0]}"
         down, scale = (state[f"{layer}{NAME}.{x}"] for x in ("down.weight", "scale"))
         weight, mask = found[f"{layer}weight"], found.get(f"{layer}weight_mask")
         matrix = product(state[name], down, scale)
@@ -114,7 +139,7 @@ def adapter_macs(plan: Plan, model: nn.Module) -> int:
         model: that was made for it.
     """
     modules = dict(bare(model).named_modules())
-    adapters = ((x, modules[x.name]._modules.get(NAME)) for x in plan.layers if x.name in modules)
+    adapters = ((x, adapter_of(modules[x.name])) for x in plan.layers if x.name in modules)
     return sum(
         layer.positions * sum(p.numel() for p in adapter.parameters())
         for layer, adapter in adapters

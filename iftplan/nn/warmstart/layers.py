@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from iftplan.nn.layers.blocks import BlockProduct
 from iftplan.nn.layers.branches import Doped, Factorized, Member, Parallel, is_conv1d
+from iftplan.nn.layers.stacks import stack_of
 from iftplan.nn.masks.masked_weights import SUFFIX, has_mask
 from iftplan.nn.warmstart.blocks import project_
 from iftplan.nn.warmstart.truncation import truncated
@@ -69,7 +70,9 @@ def start_plain_(module: nn.Module, name: str, weight: Tensor, masks: MaskChoice
     mask = module._buffers[name + SUFFIX]
     assert mask is not None
     if masks == "draw":
-        mask.copy_(_largest(weight, int(mask.count_nonzero())))
+        whole = [(weight, mask)] if stack_of(module, name) is None else list(zip(weight, mask, strict=True))
+        for values, kept in whole:  # experts keep as many weights each as they did
+            kept.copy_(_largest(values, int(kept.count_nonzero())))
         return own.copy_(weight * mask)
     return own.copy_(weight * mask / _density(mask))
 

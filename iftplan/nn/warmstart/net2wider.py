@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from iftplan.base.arguments import check_arguments
+from iftplan.base.errors import InputError
+from iftplan.base.suggestions import did_you_mean
 from iftplan.models.spec import Couplings, InputSpec
 from iftplan.nn.layers.widen import widen_
 from iftplan.nn.masks.masked_weights import stream
@@ -59,7 +61,17 @@ def net2wider(
 
     Raises:
         InfeasibleError: an operator mixes channels in a way that replicas cannot follow; names its module.
+        InputError: a symbol is no width of the model, or its size is below the present one.
     """
+    for name, size in sizes.items():
+        if name not in couplings.widths:
+            raise InputError(
+                f"there is no width {name!r} in this model.{did_you_mean(name, couplings.widths)} Its widths are {', '.join(couplings.widths)}."
+            )
+        if size < couplings.widths[name].size:
+            raise InputError(
+                f"the width {name} is {couplings.widths[name].size} and cannot become {size}: replicas make a model wider, never narrower."
+            )
     if all(sizes.get(name, width.size) == width.size for name, width in couplings.widths.items()):
         return Widened(dense.state_dict(), ())
     return replicated(dense, replicas_at(dense, couplings, sizes, given_inputs(inputs, dense), seed))

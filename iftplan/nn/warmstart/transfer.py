@@ -86,7 +86,8 @@ def load_(
             for methods that begin with every weight.
 
     Raises:
-        InputError: the state is a checkpoint of several parts, or a name in `fresh` or `masks` fits nothing.
+        InputError: the state is a checkpoint of several parts, a name in `fresh` or `masks` fits nothing, or the model is
+            on the meta device.
         StaleError: a tensor that is not `fresh` has no counterpart of its shape; nothing was changed.
 
     Example:
@@ -98,9 +99,14 @@ def load_(
     inner = bare(model)
     given = weights_in(Path(state)) if isinstance(state, str | Path) else state
     _refuse_nested(given)
-    own = {name: tensor for name, tensor in inner.state_dict().items() if not _is_mask(name, tensor)}
+    whole = inner.state_dict()
+    if any(tensor.is_meta for tensor in whole.values()):
+        raise InputError(
+            f"the {type(model).__name__} is on the meta device and holds no values that could be loaded into; build it on another (device='cpu')."
+        )
+    own = {name: tensor for name, tensor in whole.items() if not _is_mask(name, tensor, whole)}
     named = _own_names({k: v for k, v in given.items() if k != "n_averaged"}, own)
-    theirs = {name: tensor for name, tensor in named.items() if _is_mask(name, tensor)}
+    theirs = {name: tensor for name, tensor in named.items() if _is_mask(name, tensor, {**whole, **named})}
     spared = [name for name in own if any(lies_within(name, glob) for glob in fresh)]
     choices = {"*": masks} if isinstance(masks, str) else dict(masks)
     weights = list(masked_weights(inner))
@@ -114,7 +120,8 @@ def load_(
     chosen, dropped = _settle_(weights, theirs, set(spared), choices, dense_start=dense_start)
     if not dense_start:
         enforce_(inner)
-    unused = [name for name in named if name not in own and name not in theirs]
+    masked = {weight.name + SUFFIX for weight in weights}
+    unused = [name for name in named if name not in own and not (name in theirs and name in masked)]
     return Transfer(tuple(loaded), tuple(spared), tuple(unused), tuple(chosen), tuple(dropped))
 
 
@@ -135,8 +142,10 @@ def _refuse_idle(globs: Collection[str], names: Collection[str], argument: str) 
             )
 
 
-def _is_mask(name: str, tensor: Tensor) -> bool:
-    return name.endswith(SUFFIX) and tensor.dtype is torch.bool
+def _is_mask(name: str, tensor: Tensor, beside: Mapping[str, Tensor]) -> bool:
+    """Whether a tensor is the mask of a weight, and no buffer of the network's own that is called so."""
+    weight = beside.get(_weight(name)) if name.endswith(SUFFIX) and tensor.dtype is torch.bool else None
+    return weight is not None and weight.shape == tensor.shape
 
 
 def _own_names(state: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:

@@ -196,3 +196,9 @@ def test_a_network_that_is_refused_stays_as_it_was(make: Any, options: dict[str,
     after = net.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(value.nan_to_num(), before[name].nan_to_num()) for name, value in after.items())
+
+
+def test_layers_without_a_size_are_refused_instead_of_left_dense() -> None:
+    model = nn.Sequential(nn.LazyLinear(32), nn.Linear(32, 32), nn.Linear(32, 4))
+    with pytest.raises(ift.InputError, match="0 has no size yet"):
+        inn.sparsify(model, "1/2", keep_dense="none")

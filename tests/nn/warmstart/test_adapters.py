@@ -114,3 +114,59 @@ def test_what_cannot_have_an_adapter_is_named() -> None:
     depthwise = tnn.Sequential(tnn.Conv2d(4, 4, 3, groups=4))
     with pytest.raises(InputError, match="0: there is no adapter for a Conv2d in 4 groups"):
         nn.add_adapters_(depthwise, 1, layers=["0"])
+
+
+def moved(model: Any, layer: str) -> Any:
+    model.get_submodule(layer).adapter.up.weight.data.normal_()
+    return model
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_adapters_may_be_put_beside_a_layer_again(copied: bool) -> None:
+    torch.manual_seed(0)
+    model: Any = tnn.Sequential(tnn.Linear(8, 8))
+    x = torch.randn(3, 8)
+    for _ in range(3):
+        nn.add_adapters_(model, 2, layers=["0"])
+        model = copy.deepcopy(model) if copied else model
+        before = moved(model, "0")(x)
+        nn.merge_adapters_(model, "everywhere")
+        torch.testing.assert_close(model(x), before)
+    assert not model[0]._forward_hooks
+
+
+def test_what_cannot_have_an_adapter_leaves_the_model_as_it_was() -> None:
+    tied = tnn.Sequential(tnn.Linear(8, 8), tnn.Linear(8, 8))
+    tied[1].weight = tied[0].weight
+    groups = tnn.Sequential(tnn.Conv2d(4, 4, 1), tnn.Conv2d(4, 4, 3, groups=4))
+    own = tnn.Sequential(tnn.Linear(4, 4))
+    own[0].adapter = tnn.Linear(4, 4)
+    for model, layers, says in (
+        (tied, ["1"], "1 shares its weight with 0"),
+        (groups, ["*"], "in 4 groups"),
+        (own, ["0"], "0 has a module adapter of its own"),
+        (tnn.TransformerEncoderLayer(16, 2), ["self_attn.out_proj"], "would never run"),
+    ):
+        modules = [name for name, _ in model.named_modules()]
+        with pytest.raises(InputError, match=says):
+            nn.add_adapters_(model, 2, layers=layers)
+        assert [name for name, _ in model.named_modules()] == modules
+        assert all(p.requires_grad for p in model.parameters())
+
+
+def test_a_module_that_is_called_adapter_is_none_of_ours() -> None:
+    model = tnn.Sequential(tnn.Linear(4, 4))
+    model[0].adapter = tnn.Linear(4, 4)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    nn.merge_adapters_(model)
+    assert model.state_dict().keys() == state.keys() == merged(state).keys()
+
+
+def test_condensed_layers_have_no_adapters() -> None:
+    model = nn.sparsify(tnn.Sequential(tnn.Linear(16, 16)), "3/4", keep_dense="none")
+    nn.add_adapters_(model, 2)
+    with pytest.raises(InputError, match="0 has an adapter, which condensed layers have not"):
+        nn.condense(model)
+    x = torch.randn(3, 16)
+    merged_model = nn.merge_adapters_(moved(model, "0"))
+    torch.testing.assert_close(nn.condense(merged_model)(x), merged_model(x))

@@ -12,7 +12,7 @@ import transformers as hf
 from torch import Tensor, nn
 
 import iftplan as ift
-from iftplan.base.errors import InfeasibleError
+from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.models.notation import parse_input
 from iftplan.models.spec import InputSpec
 from iftplan.nn import apply, densify
@@ -275,3 +275,19 @@ def test_a_zoo_model_starts_from_the_dense_one() -> None:
     report = unmasked(lambda: build("zoo:resnet18-cifar", device="cpu"), str(parse_input("1x3x32x32")))
     assert report.output < DOUBLE
     assert report.uneven == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"nonsense": 99}, "there is no width 'nonsense'"),
+        ("half", "cannot become 4: replicas make a model wider"),
+    ],
+)
+def test_what_is_no_wider_model_is_refused(asked: Any, says: str) -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    couplings = ift.read_model(model, "2x6", widths=True).couplings
+    assert couplings is not None
+    sizes = asked if asked != "half" else {name: width.size // 2 for name, width in couplings.widths.items()}
+    with pytest.raises(InputError, match=says):
+        net2wider(model, couplings, sizes, "2x6")

@@ -192,3 +192,35 @@ def test_a_folder_of_transformers_gives_its_weights_to_base_and_head(tmp_path: P
     base = transformers.GPT2Model(config).eval()
     nn.load_(base, tmp_path / "whole")
     assert torch.equal(base(tokens).last_hidden_state, trained.transformer(tokens).last_hidden_state)
+
+
+class Gated(torch.nn.Module):
+    """A network with a buffer that is called like a mask, and is none."""
+
+    def __init__(self, kept: bool) -> None:
+        super().__init__()
+        self.fc = torch.nn.Linear(4, 4)
+        self.register_buffer("feature_mask", torch.full((4,), kept))
+
+
+def test_a_buffer_that_is_called_like_a_mask_is_loaded() -> None:
+    model = Gated(False)
+    nn.load_(model, Gated(True).state_dict())
+    assert model.feature_mask.all()
+
+
+def test_a_mask_that_nothing_takes_is_told() -> None:
+    state = nn.sparsify(
+        torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)), "1/2", keep_dense="none"
+    ).state_dict()
+    model = nn.sparsify(
+        torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)), "1/2", keep_dense="first"
+    )
+    assert nn.load_(model, state).unused == ("0.weight_mask",)
+
+
+def test_a_model_without_values_takes_none() -> None:
+    with torch.device("meta"):
+        model = torch.nn.Sequential(torch.nn.Linear(4, 3))
+    with pytest.raises(InputError, match="on the meta device"):
+        nn.load_(model, torch.nn.Sequential(torch.nn.Linear(4, 3)).state_dict())

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 import iftplan as ift
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn import apply, densify, masked_weights
+from iftplan.nn.layers.stacks import Stack, note_stack_
+from iftplan.nn.warmstart.layers import start_plain_
 from iftplan.nn.warmstart.warm_start import WarmStart, warm_start_
 from iftplan.plans.plan import Plan
 from tests.support.models.applied import host, perceptron, planned
@@ -325,3 +327,22 @@ def test_misuse_is_refused() -> None:
         warm_start_(apply(plan, host("perceptron").to("meta"), nonlinear=False), model, plan)
     with pytest.raises(StaleError, match="shape"):
         warm_start_(applied, nn.Sequential(nn.Linear(3, 40), *list(model.children())[1:]), plan)
+
+
+def test_experts_of_a_stack_keep_as_many_weights_each() -> None:
+    """The largest of all would leave an expert of small weights with nothing."""
+    module: Any = nn.Module()
+    module.weight = nn.Parameter(torch.zeros(3, 4, 5))
+    mask = torch.zeros(3, 4, 5, dtype=torch.bool)
+    mask[:, :2] = True
+    module.register_buffer("weight_mask", mask)
+    note_stack_(module, "weight", Stack(3))
+    weight = (
+        torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0))
+        * torch.tensor([10.0, 1, 0.1])[:, None, None]
+    )
+    with torch.no_grad():
+        start_plain_(module, "weight", weight, "draw")
+    assert [int(expert.count_nonzero()) for expert in module.weight_mask] == [10, 10, 10]
+    for values, kept in zip(weight, module.weight_mask, strict=True):
+        assert values[kept].abs().min() >= values[~kept].abs().max()
