@@ -12,9 +12,12 @@ trainer. The state of the masks is in `trainer_state.json` of every checkpoint.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import torch
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import ExportableState, TrainerControl, TrainerState
 from transformers.training_args import TrainingArguments
@@ -138,8 +141,23 @@ class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
     def _masked_step(self, *given: Any, **named: Any) -> Any:
         loss = self._training_step(*given, **named)
         if self._trainer.accelerator.sync_gradients and self.masks is not None:
-            self.masks.step()  # after the last of the accumulated backward passes, and before clipping
+            with self._unscaled():
+                self.masks.step()  # after the last of the accumulated backward passes, and before clipping
         return loss
+
+    @contextmanager
+    def _unscaled(self) -> Iterator[None]:
+        """Gradients in their own scale, where half precision scales them by a power of two."""
+        scaler = getattr(self._trainer.accelerator, "scaler", None)
+        scale = 1.0 if scaler is None else float(scaler.get_scale())
+        gradients = [p.grad for p in self._trainer.model.parameters() if p.grad is not None]
+        if scale == 1 or not gradients:
+            yield
+            return
+        torch._foreach_mul_(gradients, 1 / scale)
+        yield
+        # the trainer unscales once a step, and would not do so twice
+        torch._foreach_mul_([p.grad for p in self._trainer.model.parameters() if p.grad is not None], scale)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any

@@ -15,6 +15,7 @@ import torch
 import iftplan as ift
 from iftplan import nn
 from iftplan.base.errors import InputError, StaleError
+from iftplan.nn.callbacks.json_state import pack, unpack
 from iftplan.nn.masking.algorithms.base import Algorithm
 from iftplan.plans.plan import Plan
 from iftplan.runs.costs.training_cost import TrainingCost
@@ -190,8 +191,9 @@ def test_accumulated_steps_equal_one_large_batch(tmp_path: Path) -> None:
         ("gpt", nn.SET(Updates(end=12, interval=2)), {"gradient_accumulation_steps": 1}),
         ("bert", nn.Gradual(Updates(end=10, interval=2)), {}),
         ("bert", nn.Static(), {"optim": "adamw_torch"}),
+        ("gpt", nn.SNFS(Updates(end=12, interval=2)), {}),
     ],
-    ids=["rigl", "rigl replaces", "set", "gradual", "static"],
+    ids=["rigl", "rigl replaces", "set", "gradual", "static", "snfs"],
 )  # fmt: skip
 def test_a_resumed_run_ends_as_one_that_was_not_interrupted(
     name: str, algorithm: Algorithm, options: dict[str, Any], tmp_path: Path
@@ -354,3 +356,36 @@ def test_training_can_begin_anew_after_an_end_and_after_an_interruption(
         made.train()
         assert masking.masks.steps == 12
         hold(model, masking.masks, kept)
+
+
+def test_masks_see_gradients_in_their_own_scale(tmp_path: Path) -> None:
+    """Half precision scales the loss by a power of two until the optimizer's step."""
+    model = sparse("gpt")
+    made = trainer(model, tmp_path)
+    masking = nn.TrainerMasking(made, RIGL)
+    weight = next(p for p in model.parameters() if p.requires_grad)
+    seen, scale = [], 2.0**10
+
+    class Masks:
+        def step(self) -> None:
+            assert weight.grad is not None
+            seen.append(weight.grad.clone())
+            weight.grad.add_(1)  # as a method does, in its own scale
+
+    def scaled(*_: Any, **__: Any) -> torch.Tensor:
+        weight.grad = torch.full_like(weight, 3 * scale)
+        return torch.zeros(())
+
+    masking._training_step, masking.masks = scaled, Masks()  # type: ignore[assignment]
+    made.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    masking._masked_step()
+    assert seen[0].eq(3).all()
+    assert weight.grad is not None and weight.grad.eq(4 * scale).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.float32, torch.bfloat16, torch.float64])
+def test_tensors_of_a_state_come_back_as_they_were(dtype: torch.dtype) -> None:
+    value = torch.randn(3, 5, generator=torch.Generator().manual_seed(0)).to(dtype)
+    found = unpack(json.loads(json.dumps(pack({"a": {"b": value, "none": value[:0]}, "n": 3}))))
+    assert found["n"] == 3 and found["a"]["b"].dtype is dtype
+    assert torch.equal(found["a"]["b"], value) and found["a"]["none"].shape == (0, 5)

@@ -116,3 +116,21 @@ def test_counts_do_not_move_between_layers_of_a_structure() -> None:
     model = sparsify(perceptron(), 0.5, structure="2:4", dense_start=True)
     with pytest.raises(ift.InputError, match="GraNet over all layers moves weights between rows"):
         Masking(model, optim.SGD(model.parameters(), 0.1), GraNet(UPDATES, scope="global"))
+
+
+def test_a_weight_without_a_gradient_is_only_pruned() -> None:
+    network = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16))
+    network = sparsify(network, "1/2", keep_dense="none", dense_start=True)
+    network[1].weight.requires_grad_(False)
+    optimizer = optim.SGD([p for p in network.parameters() if p.requires_grad], 0.1)
+    masks = Masking(network, optimizer, GraNet(Updates(end=5, interval=1)))
+    for _ in range(7):
+        network(torch.randn(4, 16)).sum().backward()
+        masks.step()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert {name: int(mask.sum()) for name, mask in masks.masks().items()} == {
+        "0.weight": 128,
+        "1.weight": 128,
+    }
+    assert network[1].weight.count_nonzero() == 128

@@ -26,6 +26,7 @@ from iftplan.nn import (
     apply,
     layer_counts,
     masked_weights,
+    sparsify,
     weights_by_layer,
 )
 from iftplan.nn.masking.algorithms.base import LatentAlgorithm
@@ -494,3 +495,19 @@ def test_structure_decay_costs_what_each_frame_keeps() -> None:
     three = (384 + 576) * 3 // 4 + 288
     expected = [3 * OPEN] * 3 + [2 * three + OPEN] * 9 + [2 * SPARSE + OPEN] * 12
     assert costs("structure decay", 24) == expected
+
+
+@pytest.mark.parametrize("refresh", [1, 5, 8])
+def test_the_final_pattern_is_chosen_where_it_begins(refresh: int) -> None:
+    """Masks that are chosen every few steps may miss the last frame, and must not miss its end."""
+    network = nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 4))
+    network = sparsify(network, "7/8", structure="1:8", keep_dense="last", dense_start=True)
+    optimizer = optim.SGD(network.parameters(), 0.01)
+    masks = Masking(network, optimizer, StructureDecay(end=12, refresh=refresh))
+    for _ in range(14):
+        network(torch.randn(4, 32)).sum().backward()
+        masks.step()
+        optimizer.step()
+        optimizer.zero_grad()
+    masks.finish()
+    assert masks.masks()["0.weight"].view(16, 4, 8).sum(-1).eq(1).all()

@@ -140,6 +140,10 @@ class StructureDecay(StraightThrough):
         """Step at which masks have the plan's counts at the latest."""
         return known_step(self.end)
 
+    def due(self, step: int) -> bool:
+        """Whether masks are chosen anew at that step: every `refresh` steps, and where the final pattern begins."""
+        return step % self.refresh == 0 or step == known_step(self.end)
+
     def leak(self, step: int) -> float:
         """Factor D of pruned weights in the forward pass: 1 in the dense phase, 0 after it."""
         return float(step < known_step(self.begin))

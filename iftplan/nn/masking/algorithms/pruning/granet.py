@@ -111,10 +111,15 @@ class GraNet(Scheduled):
         ]
 
     def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
-        """New masks: prune by |θ|, then drop by |θ| and grow by |g|."""
+        """New masks: prune by |θ|, then drop by |θ| and grow by |g|; a weight without a gradient is only pruned."""
         share = self.fraction.at(self.updates.progress(step))
         pruned = [replace(x, mask=mask) for x, mask in zip(layers, self._pruned(layers, step), strict=True)]
-        return [drop_grow(x, _gradient(x), share) for x in pruned]
+        return [
+            Change(x.mask, torch.zeros_like(x.mask))
+            if x.gradient is None
+            else drop_grow(x, x.gradient, share)
+            for x in pruned
+        ]
 
     def _pruned(self, layers: Sequence[Layer], step: int) -> list[Tensor]:
         initial = self.opened([x.units for x in layers], [x.target for x in layers])
@@ -129,8 +134,3 @@ class GraNet(Scheduled):
         chosen = top_k_mask(torch.cat([m.reshape(1, -1) for m in magnitudes], 1), min(active, left)).view(-1)
         parts = torch.split(chosen, [m.numel() for m in magnitudes])
         return [part.view(m.shape) for part, m in zip(parts, magnitudes, strict=True)]
-
-
-def _gradient(layer: Layer) -> Tensor:
-    assert layer.gradient is not None
-    return layer.gradient
