@@ -331,6 +331,8 @@ def curves(results: Sequence[dict[str, Any]], rows: int = 5) -> pd.DataFrame | N
 
 
 def _to_thousandths(values: pd.Series) -> str:
+    if values.isna().any():  # before an arm's first evaluation
+        return ""
     return f"{values.mean():.3f} ± {values.sem():.3f}" if len(values) > 1 else f"{values.mean():.3f}"
 
 

@@ -50,7 +50,9 @@ def test_losses_are_compared_at_the_training_macs_of_the_dense_run() -> None:
     rows += [
         row("rigl", "rigl", s, 0.6) | {"curve": [[tera, 3.0 + s], [2.2 * tera, 1.8 + s]]} for s in (0, 1)
     ]
+    rows.append(row("srste", "srste", 0, 0.6) | {"curve": [[1.5 * tera, 2.0], [3 * tera, 0.5]]})
     found = results.curves(rows, rows=2)
+    assert list(found["srste"]) == ["", "1.500"], "nothing before its first evaluation"
     assert list(found.index) == ["1.00 T", "2.00 T"]
     assert list(found["dense"]) == ["2.000 ± 0.000", "1.000 ± 0.000"]
     # 3 - 1.2/1.2 and 4 - 1: mean 2.5, deviation 1/√2, error 1/2
