@@ -34,6 +34,7 @@ from iftplan.nn.masking.algorithms.base import (
     Scores,
     Smoothing,
 )
+from iftplan.nn.masking.algorithms.exchange.srigl import SRigL
 from iftplan.nn.masking.algorithms.sara import SaRA
 from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masking.masked_model import Subject
@@ -51,7 +52,7 @@ from iftplan.nn.masking.regimes.latent_weights import Behind
 from iftplan.nn.masking.regimes.recalled_weights import Recalled
 from iftplan.nn.masking.regimes.sparse_weights import Held
 from iftplan.nn.masking.step_masks import Taken
-from iftplan.nn.masks.masked_weights import noted_structure
+from iftplan.nn.masks.masked_weights import masked_weights, noted_structure
 from iftplan.nn.masks.shards import is_sharded, local, reshard_, shard_like, whole
 from iftplan.nn.meta.wrappers import bare
 
@@ -103,6 +104,9 @@ class Masking:
             structure = noted_structure(self.model)
         self.structure = parse_mask(structure) if isinstance(structure, str) else structure
         algorithm = for_training(algorithm, self.structure, steps)
+        if isinstance(algorithm, SRigL) and algorithm.exempt is None:
+            # named now, for a classifier that takes no part in an update is still the last
+            algorithm = replace(algorithm, exempt=[weight.name for weight in masked_weights(self.model)][-1:])
         self._algorithm = algorithm
         self.steps = 0
         views = trainable_views(self.model, self.optimizer, algorithm, self.structure)

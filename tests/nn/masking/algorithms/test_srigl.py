@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn, optim
 
 import iftplan as ift
 from iftplan.base.errors import InputError
-from iftplan.nn import Masking, RigL, SRigL, Static, apply, masked_weights
+from iftplan.nn import Masking, RigL, SRigL, Static, apply, masked_weights, sparsify
 from iftplan.nn.masking.algorithms.exchange.srigl import structured_drop_grow
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.runs.schedules import Constant, Updates
@@ -195,3 +195,21 @@ def test_other_structures_are_refused(structure: str) -> None:
     model = apply(plan, perceptron())
     with pytest.raises(InputError, match=r"take RigL for these, or plan with the structure fan-in"):
         Masking(model, optim.SGD(model.parameters(), 0.1), SRigL(ALWAYS), structure=plan.mask)
+
+
+@pytest.mark.parametrize("frozen", [(), ("4",)])
+def test_the_last_layer_is_spared_whether_it_takes_part_or_not(frozen: tuple[str, ...]) -> None:
+    """A frozen classifier leaves the hidden layers to be ablated as before."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 24), nn.ReLU(), nn.Linear(24, 24))
+    model = sparsify(network, "3/4", structure="fan-in", keep_dense="none")
+    optimizer = optim.SGD(model.parameters(), 0.1)
+    masks = Masking(model, optimizer, SRigL(Updates(end=50, interval=1), ablation=0.9), frozen=frozen)
+    for _ in range(12):
+        model(torch.randn(8, 16)).square().sum().mul(1e-3).backward()
+        masks.step()
+        optimizer.step()
+        optimizer.zero_grad()
+    alive = {name: int(mask.any(1).sum()) for name, mask in masks.masks().items()}
+    assert alive["4.weight"] == 24
+    assert alive["2.weight"] < 24, "the layer before it is no last one"
