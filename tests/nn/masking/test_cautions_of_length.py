@@ -36,3 +36,15 @@ def test_rigl_without_an_update_is_still_told() -> None:
 def test_top_kast_that_ends_before_its_second_choice_is_told() -> None:
     assert any("stay those of the start" in text for text in told(nn.TopKAST(), 60))
     assert told(nn.TopKAST(), 101) == []
+
+
+@pytest.mark.parametrize(
+    "algorithm", [nn.Gradual(end=1.0), nn.GraNet(end=1.0), nn.Iterative(end=1000), nn.MaskDecay(end=1000)]
+)
+def test_pruning_that_never_arrives_is_told(algorithm: nn.Algorithm) -> None:
+    """The last step of a thousand is number 999, and the counts of the plan come with number 1000."""
+    assert any("the plan's sparsity is never reached" in text for text in told(algorithm, 1000))
+
+
+def test_pruning_that_arrives_is_not() -> None:
+    assert told(nn.Iterative(end=750), 1000) == told(nn.Gradual(end=0.75), 1000) == []

@@ -12,10 +12,11 @@ from iftplan.masks import MaskStructure
 from iftplan.nn.masking.algorithms.base import Algorithm, Asked, RunMethod, Scheduled
 from iftplan.nn.masking.algorithms.dense_weights.top_kast import TopKAST
 from iftplan.runs.cautions import schedule_cautions
-from iftplan.runs.schedules import Updates, known_step
+from iftplan.runs.schedules import Updates
 from iftplan.runs.settings import MethodConfig
 
-SCHEDULE_WARNINGS = "Masks never change|The mask schedule ends|Pruning ends|Top-KAST chooses"
+_LATE = ("The mask schedule ends", "Pruning ends")
+SCHEDULE_WARNINGS = "|".join(("Masks never change", *_LATE, "Top-KAST chooses"))
 """Beginnings of the warnings of `for_training`, for whoever says more about a schedule."""
 
 
@@ -69,14 +70,14 @@ def for_training(algorithm: Algorithm | str, structure: MaskStructure, steps: in
 
 
 def _warn_of_schedule(algorithm: Algorithm, steps: int) -> None:
-    """Warn where a schedule leaves masks as they are for the whole training, or goes on after its end."""
+    """Warn where masks stay as they are for the whole training, or training ends before their schedule or the plan's counts."""
     if isinstance(algorithm, TopKAST):
         found = algorithm.cautions(steps)
-    elif not isinstance(algorithm, Scheduled):
-        return
-    elif not any(map(algorithm.due, range(steps))):
+    elif isinstance(algorithm, Scheduled) and not any(map(algorithm.due, range(steps))):
         found = schedule_cautions(algorithm.updates, steps)[:1]
+    elif isinstance(algorithm, RunMethod):
+        found = [sentence for sentence in algorithm.cautions(steps) if sentence.startswith(_LATE)]
     else:
-        found = algorithm.cautions(steps)[-1:] if known_step(algorithm.updates.end) > steps else []
+        return
     for sentence in found:
         warn_user(sentence)
