@@ -276,10 +276,6 @@ def _ledger(text: str, inputs: tuple[InputSpec, ...], no_cache: bool) -> LayerCo
         case "audit":
             from iftplan.plans.audit.document import parse_measured
 
-            if inputs:
-                raise InputError(
-                    f"{text} is a report of what was measured, so --input does not apply to it. Leave it out, or name the model."
-                )
             subject, layers = parse_measured(document, text)
             pattern = f", attention {_BY_PAIRS}" if "attention" in document else ""
             return LayerCosts(f"{short_name(text)} ({subject}{pattern})", layers)
