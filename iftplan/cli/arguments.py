@@ -68,6 +68,9 @@ def spec_of(
         no_cache: whether to read it anew and keep nothing.
         watched: whether this process may be watched from here on, which makes opening files slower.
         framework: library that it is written in; None for the one that its factory imports.
+
+    Raises:
+        InputError: costs are given for a spec, which was read already.
     """
     document = document_in(model)
     if document is not None:
