@@ -28,12 +28,14 @@ def perceptron() -> torch.nn.Module:
 
 
 @cache
-def planned(family: str) -> Plan:
-    return ift.plan(ift.read_model(perceptron(), "4x12"), family, "3/4", keep_dense=("last",))
+def planned(family: str, mask: str = "unstructured") -> Plan:
+    return ift.plan(ift.read_model(perceptron(), "4x12"), family, "3/4", keep_dense=("last",), mask=mask)
 
 
-def sparse(family: str = "wide", seed: int = 0, *, dense_start: bool = False) -> torch.nn.Module:
-    return nn.apply(planned(family), perceptron(), seed=seed, dense_start=dense_start)
+def sparse(
+    family: str = "wide", seed: int = 0, mask: str = "unstructured", *, dense_start: bool = False
+) -> torch.nn.Module:
+    return nn.apply(planned(family, mask), perceptron(), seed=seed, dense_start=dense_start)
 
 
 def rigl(interval: int = 3, order: Order = Order.AFTER) -> nn.RigL:

@@ -81,16 +81,14 @@ class LightningMasking(Callback):
             )
         known = trainer.estimated_stepping_batches
         steps = None if known == float("inf") else int(known)  # where training goes on until someone stops it
+        optimizer = _optimizer_of(trainer, pl_module)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", SCHEDULE_WARNINGS)  # said below, with all that is doubtful
-            self.masks = self._make(pl_module, _optimizer_of(trainer, pl_module), steps=steps)
+            self.masks = self._make(pl_module, optimizer, steps=steps, state=state)
         if self._plan is not None:
             self._spent = Spent(self._plan, pl_module)
-        if state is not None:
-            flos = state.get("flos", {})
-            self.masks.load_state_dict({key: value for key, value in state.items() if key != "flos"})
-            if self._spent is not None:
-                self._spent.load_state_dict(flos)
+            if state is not None:
+                self._spent.load_state_dict(state.get("flos", {}))
         if steps is not None:
             for sentence in cautions(self.masks, steps, _scheduler_of(trainer)):
                 warn_user(sentence)

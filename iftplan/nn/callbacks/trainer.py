@@ -103,14 +103,13 @@ class TrainerMasking(TrainerCallback, ExportableState):  # type: ignore[misc]
         stored = state.stateful_callbacks.get(type(self).__name__)
         if self.masks is not None:
             self.masks.release()  # a training that was interrupted has not
+        went = _masks_in(stored, state.global_step) if state.global_step else None
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", SCHEDULE_WARNINGS)  # said below, with all that is doubtful
-            self.masks = self._make(given["model"], given["optimizer"], steps=state.max_steps)
+            self.masks = self._make(given["model"], given["optimizer"], steps=state.max_steps, state=went)
         if self._plan is not None:
             self._spent = Spent(self._plan, given["model"])
-        if state.global_step:
-            self.masks.load_state_dict(_masks_in(stored, state.global_step))
-            if self._spent is not None and stored is not None:
+            if went is not None and stored is not None:
                 self._spent.load_state_dict(stored["attributes"].get("flos", {}))
         for sentence in cautions(self.masks, state.max_steps, given.get("lr_scheduler")):
             warn_user(sentence)

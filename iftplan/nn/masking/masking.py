@@ -72,10 +72,13 @@ class Masking:
         seed: random seed of growth.
         steps: optimizer steps of the whole training; algorithms whose schedule is a fraction of training need them.
         frozen: layers whose masks stay as they are while others move, by name or glob; their weights are trained.
+        state: of a run that goes on, as `state_dict` gives it; loaded as by `load_state_dict`, and the model's masks
+            may already be those of its checkpoint.
 
     Raises:
         InputError: the model has no masks, the algorithm cannot keep the structure, or something else changes
             the weights or the masks too; or masks are frozen that do not exist, or under a method that starts dense.
+        StaleError: the state is of another model, or of something else.
 
     Attributes:
         steps: number of calls of `step` so far.
@@ -95,6 +98,7 @@ class Masking:
         seed: int = 0,
         steps: int | None = None,
         frozen: Collection[str] = (),
+        state: Mapping[str, Any] | None = None,
     ) -> None:
         ranks = Ranks.of(model)
         self.model = bare(model)
@@ -109,17 +113,23 @@ class Masking:
             algorithm = replace(algorithm, exempt=[weight.name for weight in masked_weights(self.model)][-1:])
         self._algorithm = algorithm
         self.steps = 0
-        views = trainable_views(self.model, self.optimizer, algorithm, self.structure)
+        short = None if state is None else state.get("short")
+        views = trainable_views(self.model, self.optimizer, algorithm, self.structure, short)
         still = frozen_names(views, frozen, algorithm)
         self._subject = Subject(self.model, self.optimizer, views, ranks, seed, still)
         self._due = self._within = self._asked = False
         self.release = attach(self, self.optimizer, self._before_optimizer, self._after_optimizer)
-        if algorithm.starts_dense:
+        if state is not None:
+            self._check_state(state)
+            self._subject.targets = dict(state["targets"])
+        elif algorithm.starts_dense:
             self._subject.open_(algorithm)
         self._regime = _regime_of(self._subject, algorithm)
         self._hold_()
         self.taken = self._taken()
         self.exploration = Exploration.of(self.masks())
+        if state is not None:
+            self.load_state_dict(state)
 
     def __repr__(self) -> str:
         """One line: the algorithm, how many weights are masked, how densely, and the steps so far."""
@@ -218,6 +228,10 @@ class Masking:
             "due": self._due,
             "seed": self.seed,
             "targets": dict(self._subject.targets),
+            "short": {
+                view.weight.name: view.short if view.structure == self.structure else None
+                for view in self._subject.views
+            },
             "masks": _as_stored(self.masks(), parts=parts),
             "ever": _as_stored(seen.ever, parts=parts),
             "always": _as_stored(seen.always, parts=parts),
@@ -233,9 +247,7 @@ class Masking:
         Raises:
             StaleError: the state is of another model, or of something else.
         """
-        shapes = {name: mask.shape for name, mask in self.masks().items()}
-        if {name: mask.shape for name, mask in state.get("masks", {}).items()} != shapes:
-            raise StaleError("the masks' state is of another model: its masked weights differ.")
+        self._check_state(state)
         for name, mask in self.masks().items():
             mask.copy_(_as_held(state["masks"][name], mask))
         self._regime.load_state_dict(state.get("latent"))
@@ -248,6 +260,11 @@ class Masking:
         self.exploration = Exploration(ever, always, state["churn"], int(state["updates"]))
         self._hold_()
         self.taken = self._taken()
+
+    def _check_state(self, state: Mapping[str, Any]) -> None:
+        shapes = {name: mask.shape for name, mask in self.masks().items()}
+        if {name: mask.shape for name, mask in state.get("masks", {}).items()} != shapes:
+            raise StaleError("the masks' state is of another model: its masked weights differ.")
 
     @property
     def _now_due(self) -> bool:

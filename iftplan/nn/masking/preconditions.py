@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 from torch.optim import LBFGS, Optimizer
@@ -14,13 +14,17 @@ from iftplan.nn.masking.algorithms.static import Static
 from iftplan.nn.masks.masked_weights import SUFFIX, MaskedWeight, has_mask, masked_weights
 from iftplan.nn.masks.rows import Flat
 from iftplan.nn.masks.shards import is_sharded
-from iftplan.nn.masks.view import View, matrix_view, view_of
+from iftplan.nn.masks.view import View, matrix_view, resumed_view, view_of
 from iftplan.plans.plan import lies_within
 from iftplan.runs.schedules import Constant, Updates
 
 
 def trainable_views(
-    model: nn.Module, optimizer: Optimizer, algorithm: Algorithm, structure: MaskStructure
+    model: nn.Module,
+    optimizer: Optimizer,
+    algorithm: Algorithm,
+    structure: MaskStructure,
+    short: Mapping[str, int | None] | None = None,
 ) -> tuple[View, ...]:
     """The model's masked weights in the layouts of their structure.
 
@@ -29,6 +33,7 @@ def trainable_views(
         optimizer: torch's own, which holds the weights that are trained.
         algorithm: changes the masks.
         structure: of the masks.
+        short: of a run that goes on, the missing units of each weight, None where it has no structure (`View.short`).
 
     Raises:
         InputError: names what is in the way.
@@ -77,7 +82,12 @@ def trainable_views(
             )
     if isinstance(algorithm, Static):
         return tuple(View(weight, Flat(weight.experts)) for weight in weights)
-    view = matrix_view if isinstance(algorithm, LatentAlgorithm) else view_of
+    whole = isinstance(algorithm, LatentAlgorithm)
+    if short is not None:
+        return tuple(
+            resumed_view(weight, structure, short.get(weight.name), whole=whole) for weight in weights
+        )
+    view = matrix_view if whole else view_of
     return tuple(view(weight, structure) for weight in weights)
 
 

@@ -131,6 +131,25 @@ def _check_edges(weight: MaskedWeight, structure: MaskStructure) -> None:
         )
 
 
+def resumed_view(weight: MaskedWeight, structure: MaskStructure, short: int | None, *, whole: bool) -> View:
+    """A weight in the layout that it had when its training began; its mask may be any that a schedule goes through.
+
+    Args:
+        weight: of a run that goes on.
+        structure: of the masks that the run ends on.
+        short: units that the mask has fewer in the end than its rows say (`View.short`); None where the weight was masked without structure.
+        whole: whether the mask is chosen as one matrix (`matrix_view`), not row by row.
+
+    Raises:
+        InputError: the structure cannot be chosen row by row.
+    """
+    if is_sharded(weight.mask):
+        return _spread_view(weight, structure)
+    if short is None:
+        return View(weight, Whole() if whole else Flat())
+    return View(weight, Whole() if whole else masks_of(structure).layout(weight.experts), structure, short)
+
+
 def is_of(structure: MaskStructure, weight: MaskedWeight) -> bool:
     """Whether a weight's mask is one of the structure, its neurons ablated or not.
 

@@ -140,11 +140,15 @@ def test_a_scaler_s_overflow_postpones_the_update(order: Order, at: int, tmp_pat
     hold(module, callback.masks, kept)
 
 
+@pytest.mark.parametrize("mask", ["unstructured", "1:4"])
 @pytest.mark.parametrize(
-    "algorithm", [rigl(2), rigl(2, Order.REPLACE), nn.SET(Updates(end=20, interval=2)), nn.Gradual(Updates(end=10, interval=2)), nn.SRSTE(refresh=3), nn.MaskDecay(0.1)], ids=["rigl", "rigl replaces", "set", "gradual", "srste", "mask decay"]
+    "algorithm", [rigl(2), rigl(2, Order.REPLACE), nn.SET(Updates(end=20, interval=2)), nn.Gradual(Updates(end=10, interval=2)), nn.Iterative(end=12, rounds=3), nn.GraNet(Updates(end=12, interval=2)), nn.SaRA(refresh=3), nn.SRSTE(refresh=3), nn.MaskDecay(0.1)],
+    ids=["rigl", "rigl replaces", "set", "gradual", "iterative", "granet", "sara", "srste", "mask decay"],
 )  # fmt: skip
-def test_a_resumed_run_ends_as_one_that_was_not_interrupted(algorithm: Algorithm, tmp_path: Path) -> None:
-    dense: dict[str, Any] = {"dense_start": algorithm.starts_dense}
+def test_a_resumed_run_ends_as_one_that_was_not_interrupted(
+    algorithm: Algorithm, mask: str, tmp_path: Path
+) -> None:
+    dense: dict[str, Any] = {"dense_start": algorithm.starts_dense, "mask": mask}
     whole, callback = Module(sparse(**dense)), nn.LightningMasking(algorithm)
     keeper = pl.callbacks.ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=8, save_top_k=-1)
     fit(whole, callback, tmp_path, 16, keeper=keeper)

@@ -53,14 +53,17 @@ MODELS = {"gpt": (gpt, "wide"), "bert": (bert, "parallel")}
 
 
 @cache
-def planned(name: str) -> Plan:
+def planned(name: str, mask: str = "unstructured") -> Plan:
     make, family = MODELS[name]
-    return ift.plan(ift.read_model(make(), "input_ids=2x16:int64", widths=family == "wide"), family, "1/2")
+    model = ift.read_model(make(), "input_ids=2x16:int64", widths=family == "wide")
+    return ift.plan(model, family, "1/2", mask=mask)
 
 
-def sparse(name: str, seed: int = 0, *, dense_start: bool = False) -> torch.nn.Module:
+def sparse(
+    name: str, seed: int = 0, mask: str = "unstructured", *, dense_start: bool = False
+) -> torch.nn.Module:
     torch.manual_seed(seed)
-    return nn.apply(planned(name), MODELS[name][0](), seed=seed, dense_start=dense_start)
+    return nn.apply(planned(name, mask), MODELS[name][0](), seed=seed, dense_start=dense_start)
 
 
 class Tokens(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
@@ -187,26 +190,29 @@ def test_accumulated_steps_equal_one_large_batch(tmp_path: Path) -> None:
     ("name", "algorithm", "options"),
     [
         ("gpt", RIGL, {}),
+        ("gpt", RIGL, {"mask": "2:4"}),
+        ("gpt", nn.Gradual(Updates(end=10, interval=2)), {"mask": "2:4"}),
         ("gpt", nn.RigL(Updates(end=12, interval=2), order=nn.Order.REPLACE), {"optim": "sgd", "max_grad_norm": 0}),
         ("gpt", nn.SET(Updates(end=12, interval=2)), {"gradient_accumulation_steps": 1}),
         ("bert", nn.Gradual(Updates(end=10, interval=2)), {}),
         ("bert", nn.Static(), {"optim": "adamw_torch"}),
         ("gpt", nn.SNFS(Updates(end=12, interval=2)), {}),
     ],
-    ids=["rigl", "rigl replaces", "set", "gradual", "static", "snfs"],
+    ids=["rigl", "rigl 2:4", "gradual 2:4", "rigl replaces", "set", "gradual", "static", "snfs"],
 )  # fmt: skip
 def test_a_resumed_run_ends_as_one_that_was_not_interrupted(
     name: str, algorithm: Algorithm, options: dict[str, Any], tmp_path: Path
 ) -> None:
     options = {"logging_steps": 2, **options}  # Trainer forgets a loss that it has not logged yet
-    begins = {"dense_start": algorithm.starts_dense}
+    mask = options.pop("mask", "unstructured")
+    begins: dict[str, Any] = {"dense_start": algorithm.starts_dense, "mask": mask}
     whole = sparse(name, **begins)
     first = trainer(whole, tmp_path / "whole", **options)
     masking = nn.TrainerMasking(first, algorithm)
     first.train()
     expected = state(whole, masking)
 
-    again = sparse(name, 99, **begins)  # other weights, other masks
+    again = sparse(name, seed=99, **begins)  # other weights, other masks
     second = trainer(again, tmp_path / "resumed", **options)
     resumed = nn.TrainerMasking(second, algorithm)
     second.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-6"))
