@@ -110,8 +110,12 @@ def read_model(
         raise InputError("read_model: the inputs are given twice, by position and as inputs; give them once.")
     given = given if inputs is None else (inputs,)
     if isinstance(source, str) and source.endswith(".json") and not source.startswith("hf:"):
+        if allow:
+            raise InputError(
+                f"read_model: allow is used while a model is read, and {source} was read already. Give it where the spec is made."
+            )
         return _spec_in(source, given)
-    costs = [f"{name}={cost}" for name, cost in allow.items()] if isinstance(allow, Mapping) else allow
+    costs = _costs(allow)
     if _is_jax(source):
         from iftplan.jaxnn.reading import read as jax_reading
 
@@ -134,6 +138,10 @@ def read_model(
         heads=heads,
         operators=vouched_operators(parse_vouched(costs)),
     )
+
+
+def _costs(allow: Costs) -> Sequence[str]:
+    return [f"{name}={cost}" for name, cost in allow.items()] if isinstance(allow, Mapping) else allow
 
 
 def _is_jax(source: object) -> bool:
@@ -302,12 +310,20 @@ def audit(
     *,
     model: str | nn.Module | None = None,
     trust: bool = False,
+    allow: Costs = (),
+    may_stay_uncalled: Sequence[str] = (),
 ) -> AuditReport: ...
 
 
 @overload
 def audit(
-    subject: nn.Module, against: Plan, *, inputs: object = None, redistributed: bool = False
+    subject: nn.Module,
+    against: Plan,
+    *,
+    inputs: object = None,
+    allow: Costs = (),
+    may_stay_uncalled: Sequence[str] = (),
+    redistributed: bool = False,
 ) -> AuditReport: ...
 
 
@@ -319,6 +335,8 @@ def audit(
     inputs: object = None,
     model: str | nn.Module | None = None,
     trust: bool = False,
+    allow: Costs = (),
+    may_stay_uncalled: Sequence[str] = (),
     redistributed: bool = False,
 ) -> AuditReport:
     """Report that compares measured MACs with a plan, layer by layer; needs torch.
@@ -334,6 +352,8 @@ def audit(
         inputs: for a network: a tensor, a batch or shapes, as `read_model` takes them; by default those of the plan.
         model: for a plan, the dense network or its source; needed where the plan names no model or Python of your own.
         trust: for a plan, whether to run the Python that it names.
+        allow: costs that you vouch for, of operators without a formula, as `read_model` takes them.
+        may_stay_uncalled: modules with weights that the forward pass may leave unused.
         redistributed: for a network, whether training moved weights between layers, as SNFS does; then only its total is
             compared.
 
@@ -348,12 +368,24 @@ def audit(
         >>> audit(wide).passed
         True
     """
+    costs = _costs(allow)
     if not isinstance(subject, Plan):
+        if model is not None or trust:
+            raise InputError(
+                "audit: model and trust are for a plan, whose structure is built; a network is measured as it is. Leave them out."
+            )
         if isinstance(against, Plan) and _is_jax(subject):
             from iftplan.jaxnn.application.audit import measure_applied
 
             given = () if inputs is None else inputs if isinstance(inputs, tuple) else (inputs,)
-            return measure_applied(against, subject, *given, redistributed=redistributed)
+            return measure_applied(
+                against,
+                subject,
+                *given,
+                allow=costs,
+                may_stay_uncalled=may_stay_uncalled,
+                redistributed=redistributed,
+            )
         if not hasattr(subject, "named_parameters"):
             raise InputError(
                 f"audit: subject is a {type(subject).__name__}, but it must be a Plan (iftplan.plan makes one, iftplan.load reads one) or a network (torch.nn.Module)."
@@ -363,8 +395,16 @@ def audit(
                 "audit: a network is compared with a plan. Give both: audit(network, plan, inputs=batch)."
             )
         from iftplan.nn.application.against_plan import audit_against
+        from iftplan.nn.counting.operators.allowed import vouched_operators
 
-        return audit_against(subject, against, inputs, redistributed=redistributed)
+        return audit_against(
+            subject,
+            against,
+            inputs,
+            operators=vouched_operators(parse_vouched(costs)),
+            may_stay_uncalled=may_stay_uncalled,
+            redistributed=redistributed,
+        )
     if redistributed:
         raise InputError(
             "audit: redistributed belongs to a trained network, and a plan has its own masks. Audit the network: audit(network, plan, redistributed=True)."
@@ -376,11 +416,23 @@ def audit(
     if against is None and _is_jax(subject.model if model is None else model):
         from iftplan.jaxnn.application.audit import audit as audit_jax
 
-        return audit_jax(subject, model, trust=trust)
+        return audit_jax(subject, model, trust=trust, allow=costs, may_stay_uncalled=may_stay_uncalled)
     if against is None:
         from iftplan.nn.application.audit import audit as audit_built
+        from iftplan.nn.counting.operators.allowed import vouched_operators
 
-        return audit_built(subject, model, trust=trust, second="fvcore")
+        return audit_built(
+            subject,
+            model,
+            trust=trust,
+            second="fvcore",
+            operators=vouched_operators(parse_vouched(costs)),
+            may_stay_uncalled=may_stay_uncalled,
+        )
+    if model is not None or trust or costs:
+        raise InputError(
+            "audit: model, trust and allow belong to a structure that is built and counted here, and these counts are made already. Leave them out, or leave out the counts."
+        )
     tables = (
         [against]
         if isinstance(against, CountTable)
@@ -392,7 +444,7 @@ def audit(
         raise InputError(
             "audit: a plan is compared with count tables, as iftplan.nn.measure_plan makes them. To measure a network of your own, give it first: audit(network, plan)."
         )
-    return audit_plan(subject, tables)
+    return audit_plan(subject, tables, may_stay_uncalled=may_stay_uncalled)
 
 
 @check_arguments

@@ -5,20 +5,23 @@ The fixtures of the pytest plugin; any other test runner can call them as well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import wraps
-from typing import TYPE_CHECKING, ParamSpec, Protocol
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypedDict
 
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import IftplanError, InputError, MeasureError
 from iftplan.base.units import Convention, parse_tolerance
+from iftplan.models.sources import parse_source
 from iftplan.models.spec import InputSpec
 from iftplan.plans.audit.audit import AuditReport, Reference
 from iftplan.plans.plan import Plan
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from iftplan.nn.counting.operators.registry import Operator
 
 
 P = ParamSpec("P")
@@ -38,6 +41,8 @@ class IsoFlop(Protocol):
         inputs: object = ...,
         tolerance: Number = ...,
         redistributed: bool = ...,
+        allow: Sequence[str] = ...,
+        may_stay_uncalled: Sequence[str] = ...,
         layers: int | None = ...,
     ) -> AuditReport:
         """See `iso_flop`."""
@@ -55,6 +60,8 @@ class FlopBudget(Protocol):
         inputs: object = ...,
         tolerance: Number = ...,
         nonzeros: bool = ...,
+        allow: Sequence[str] = ...,
+        may_stay_uncalled: Sequence[str] = ...,
         layers: int | None = ...,
     ) -> AuditReport:
         """See `flop_budget`."""
@@ -85,9 +92,13 @@ def iso_flop(
     inputs: object = None,
     tolerance: Number = 0,
     redistributed: bool = False,
+    allow: Sequence[str] = (),
+    may_stay_uncalled: Sequence[str] = (),
     layers: int | None = 10,
 ) -> AuditReport:
     """Assert that a model costs as many MACs as a plan or another model; returns the report of the audit.
+
+    Weights under masks count by what the masks keep, in the model and in another that it is compared with.
 
     Args:
         model: a network, or a source such as "zoo:resnet18".
@@ -98,6 +109,8 @@ def iso_flop(
         tolerance: the largest relative difference that passes, such as "0.1%".
         redistributed: whether training moved weights between layers, as SNFS does, so that only the total of a network
             with a plan's masks is compared.
+        allow: costs that you vouch for, of operators without a formula, such as "mylib::scan=0".
+        may_stay_uncalled: modules with weights that the forward pass may leave unused.
         layers: number of layers that the message lists, those with the largest differences; None for all.
 
     Raises:
@@ -106,18 +119,19 @@ def iso_flop(
         MeasureError: it could not be measured.
     """
     __tracebackhide__ = True
-    from iftplan.nn.application.audit import audit_network
-    from iftplan.nn.counting.measure import measure
+    from iftplan.nn.application.audit import audit_network, network_reference
 
     allowed, inputs = _fraction(tolerance), _once("iso_flop", given, inputs)
+    vouched = _vouched(allow, may_stay_uncalled)
     plan = _plan(reference)
     if plan is not None:
-        return _held(_against_plan(model, plan, inputs, allowed, redistributed), layers)
+        return _held(_against_plan(model, plan, inputs, allowed, redistributed, vouched), layers)
     assert not isinstance(reference, Plan)
-    network, specs = _network(model, inputs)
-    base, base_specs = _network(reference, inputs)
-    expected = Reference.of_table(measure(base, base_specs), _called(reference))
-    return _held(audit_network(_called(model), network, specs, expected, tolerance=allowed), layers)
+    network, specs = _network_with_masks(model, inputs)
+    base, base_specs = _network_with_masks(reference, inputs)
+    expected = network_reference(_called(reference), base, base_specs, masks=True, **vouched)
+    report = audit_network(_called(model), network, specs, expected, masks=True, tolerance=allowed, **vouched)
+    return _held(report, layers)
 
 
 @_without_internals
@@ -130,6 +144,8 @@ def flop_budget(
     inputs: object = None,
     tolerance: Number = 0,
     nonzeros: bool = False,
+    allow: Sequence[str] = (),
+    may_stay_uncalled: Sequence[str] = (),
     layers: int | None = 10,
 ) -> AuditReport:
     """Assert that a model costs no more MACs than a budget; returns the report of the audit.
@@ -142,6 +158,8 @@ def flop_budget(
         inputs: the same by name, as one value.
         tolerance: the largest relative excess that passes.
         nonzeros: whether the weights of a network count by its masks and zeros; all of them do otherwise.
+        allow: costs that you vouch for, of operators without a formula, such as "mylib::scan=0".
+        may_stay_uncalled: modules with weights that the forward pass may leave unused.
         layers: number of layers that the message lists, the most expensive ones; None for all.
 
     Raises:
@@ -151,10 +169,16 @@ def flop_budget(
     __tracebackhide__ = True
     from iftplan.nn.application.audit import audit_network
 
-    network, specs = _network(model, _once("flop_budget", given, inputs))
-    reference = Reference.of_budget(str(budget))
+    inputs = _once("flop_budget", given, inputs)
+    network, specs = _network(model, inputs, device="cpu" if nonzeros else "meta")
     report = audit_network(
-        _called(model), network, specs, reference, nonzeros=nonzeros, tolerance=_fraction(tolerance)
+        _called(model),
+        network,
+        specs,
+        Reference.of_budget(str(budget)),
+        nonzeros=nonzeros,
+        tolerance=_fraction(tolerance),
+        **_vouched(allow, may_stay_uncalled),
     )
     return _held(report, layers, "" if nonzeros else _uncounted_masks(network))
 
@@ -204,18 +228,40 @@ def _message(report: AuditReport, most: int | None) -> str:
     return "\n".join((headline, *(p for p in report.problems if p != told), "", table))
 
 
+class _Vouched(TypedDict):
+    operators: Mapping[str, Operator]
+    may_stay_uncalled: Sequence[str]
+
+
+def _vouched(allow: Sequence[str], may_stay_uncalled: Sequence[str]) -> _Vouched:
+    """What the user vouches for, as audits take it.
+
+    Raises:
+        InputError: a cost that cannot be read.
+    """
+    from iftplan.models.allowances import parse_vouched
+    from iftplan.nn.counting.operators.allowed import vouched_operators
+
+    return {
+        "operators": vouched_operators(parse_vouched(allow)),
+        "may_stay_uncalled": may_stay_uncalled,
+    }
+
+
 def _against_plan(
-    model: nn.Module | str, plan: Plan, inputs: object, tolerance: Fraction, redistributed: bool
+    model: nn.Module | str,
+    plan: Plan,
+    inputs: object,
+    tolerance: Fraction,
+    redistributed: bool,
+    vouched: _Vouched,
 ) -> AuditReport:
     """Layer by layer where the network has masks of its own, as a whole where it has none."""
     from iftplan.nn.application.against_plan import audit_by_plan
-    from iftplan.nn.masks.masked_weights import masked_weights
 
-    network, specs = _network(model, inputs, plan.inputs)
-    if isinstance(model, str) and any(True for _ in masked_weights(network)):
-        network, specs = _network(
-            model, inputs, plan.inputs, "cpu"
-        )  # masks without values would count as planned
+    network, specs = _network_with_masks(model, inputs, plan.inputs)
+    if isinstance(model, str) and plan.cardinality.maskable_weights and parse_source(model).runs_user_code:
+        network, specs = _network(model, inputs, plan.inputs, "cpu")  # its zeros are in its values
     return audit_by_plan(
         _called(model),
         network,
@@ -225,6 +271,7 @@ def _against_plan(
         nonzeros=not any(parameter.is_meta for parameter in network.parameters()),
         tolerance=tolerance,
         redistributed=redistributed,
+        **vouched,
     )
 
 
@@ -278,6 +325,18 @@ def _network(
             f"a {type(model).__name__} is no network, and no source such as 'zoo:resnet18'.{instead}"
         )
     return network, known_inputs(_called(model), known if inputs is None else given_inputs(inputs, network))
+
+
+def _network_with_masks(
+    model: nn.Module | str, inputs: object, known: tuple[InputSpec, ...] = ()
+) -> tuple[nn.Module, tuple[InputSpec, ...]]:
+    """The same, with values where a source has masks: without, nobody knows what they keep."""
+    from iftplan.nn.masks.masked_weights import masked_weights
+
+    network, specs = _network(model, inputs, known)
+    if not isinstance(model, str) or not any(True for _ in masked_weights(network)):
+        return network, specs
+    return _network(model, inputs, known, "cpu")
 
 
 def _called(model: nn.Module | str) -> str:

@@ -178,7 +178,7 @@ def _checked(
         return ModelCheck(*shown, found.status, problems=(found.message,))
     try:
         plans = _plans(model, config)
-        references = _references(model, plans, costs)
+        references = _references(model, plans, costs, {m.name: m for m in config.models})
     except IftplanError as error:
         return ModelCheck(*shown, Status.INVALID, found, problems=(str(error),))
     checked = check_model(
@@ -208,15 +208,26 @@ def _says_nothing(name: str) -> str:
     return f"every layer costs what it does in the dense network that {name} was made for: the plan was not applied to it. Equal totals say nothing here, because the planned network costs the same by design"
 
 
-def _references(model: ConfiguredModel, plans: Mapping[str, Plan], costs: Costs) -> dict[str, int]:
-    """Plan's file or other model → MACs."""
+def _references(
+    model: ConfiguredModel, plans: Mapping[str, Plan], costs: Costs, known: Mapping[str, ConfiguredModel]
+) -> dict[str, int]:
+    """Plan's file or other model → MACs; without those that were not measured whole."""
     macs = {}
     for name in {b.reference for b in model.bounds} - {"", BASELINE}:
         if name in plans:
             macs[name] = plans[name].full_macs(Scope.MODEL)
-        elif isinstance(found := costs.found[name], ModelCost) and not found.unknown_ops:
+        elif (found := _measured_whole(known[name], costs)) is not None:
             macs[name] = found.total_macs
     return macs
+
+
+def _measured_whole(model: ConfiguredModel, costs: Costs) -> ModelCost | None:
+    """The cost of a model, if every operator has a formula and every module was called that its configuration does not allow to stay."""
+    found = costs.found[model.name]
+    if not isinstance(found, ModelCost) or found.unknown_ops:
+        return None
+    may_stay = {allowance.name for allowance in model.allowed if not allowance.macs}
+    return found if may_stay.issuperset(found.uncalled_modules) else None
 
 
 # --- baselines -------------------------------------------------------------------------------------------
@@ -253,8 +264,7 @@ def renewed_baseline(
     before = {} if old is None else dict(old.models)
     inputs = {} if old is None else dict(old.inputs)
     for model in models:
-        found = costs.found[model.name]
-        if isinstance(found, ModelCost) and not found.unknown_ops:
+        if (found := _measured_whole(model, costs)) is not None:
             before[model.name] = found
             inputs[model.name] = tuple(map(str, model.inputs))
     kept = [model.name for model in config.models if model.name in before]

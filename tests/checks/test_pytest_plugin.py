@@ -287,3 +287,72 @@ def test_the_entry_point_is_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert project["entry-points"]["pytest11"] == {"iftplan": "iftplan.checks.pytest_plugin"}
     assert "iftplan.checks.pytest_plugin" in sys.modules or not INSTALLED
+
+
+def test_masks_of_both_networks_count() -> None:
+    half, tenth = (
+        sparsify(nn.Sequential(nn.Linear(16, 20, bias=False)), s, keep_dense="none") for s in ("1/2", "9/10")
+    )
+    with pytest.raises(AssertionError, match=r"160 MACs, \+128 \(\+400 %\)"):
+        iso_flop(half, tenth, "1x16")
+    assert iso_flop(half, nn.Sequential(nn.Linear(16, 10, bias=False)), "1x16").measured_macs == 160
+    assert iso_flop(half, half, "1x16").passed
+
+
+class Idle(nn.Module):
+    """A network with an auxiliary head that its forward pass leaves out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.aux = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.a(x)
+
+
+def test_a_reference_that_was_not_measured_is_none() -> None:
+    alone = nn.Sequential(nn.Linear(8, 8))
+    with pytest.raises(MeasureError, match="Idle, which is the reference, could not be measured: module aux"):
+        iso_flop(alone, Idle(), ROW)
+    assert iso_flop(alone, Idle(), ROW, may_stay_uncalled=["aux"]).passed
+    with pytest.raises(MeasureError, match=r"pass `may_stay_uncalled=\['aux'\]`"):
+        flop_budget(Idle(), 64, ROW)
+    assert flop_budget(Idle(), 64, ROW, may_stay_uncalled=["aux"]).passed
+    with pytest.raises(AssertionError, match="a cost of 0 is no reference"):
+        iso_flop(alone, nn.Identity(), ROW)
+
+
+def test_zeros_of_a_source_are_counted(
+    plan_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sources_with_zeros.py").write_text(
+        f"""
+import iftplan as ift
+from iftplan.nn import apply, finalize
+from tests.checks.test_pytest_plugin import net
+
+def finalized():
+    return finalize(apply(ift.load({str(plan_file)!r}), net()))
+""",
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert iso_flop("sources_with_zeros:finalized", str(plan_file)).measured_macs == 192
+    assert flop_budget("sources_with_zeros:finalized", 192, ROW, nonzeros=True).measured_macs == 192
+
+
+def test_zeros_of_a_weight_that_computes_in_part_make_no_cost() -> None:
+    class Part(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(8, 4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.linear(x, self.w[:5])
+
+    network = Part()
+    assert flop_budget(network, 20, "1x4", nonzeros=True).measured_macs == 20
+    with torch.no_grad():
+        network.w[5:] = 0
+    with pytest.raises(MeasureError, match="with a part of its weights only"):
+        flop_budget(network, 13, "1x4", nonzeros=True)

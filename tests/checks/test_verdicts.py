@@ -56,6 +56,20 @@ def test_a_dense_network_that_costs_as_much_as_its_plan_is_told_apart(tmp_path: 
     assert headlines == ["within its budget, but wide.json is not applied to it", "within its budget"]
 
 
+def test_a_reference_with_an_uncalled_module_is_not_measured(tmp_path: Path) -> None:
+    def outcome(allow: str) -> ModelCheck:
+        (tmp_path / "iftplan.toml").write_text(
+            f'[models.base]\nsource = "n.py:base"\n{allow}\n[models.mine]\nsource = "n.py:mine"\nbudget.equal = ["base"]\n',
+            encoding="utf-8",
+        )
+        config = read_config(tmp_path / "iftplan.toml")
+        found = {"base": replace(COST, uncalled_modules=("aux",)), "mine": COST}
+        return check_models(config, config.models, Costs(found), None).models[1]
+
+    assert outcome("").problems == ("base could not be measured, so there is no ratio to it.",)
+    assert outcome('allow = [{module = "aux", reason = "training only"}]').status is Status.PASSED
+
+
 def baseline(
     macs: dict[str, int], parameters: dict[str, int] | None = None, *, saved: bool = True
 ) -> Baseline:

@@ -71,6 +71,7 @@ def measure_applied(
     masks: object = None,
     weights: object = None,
     allow: Sequence[str] = (),
+    may_stay_uncalled: Collection[str] = (),
     redistributed: bool = False,
 ) -> AuditReport:
     """Report that compares the MACs of an applied model with its plan, layer by layer.
@@ -83,6 +84,7 @@ def measure_applied(
             takes the plan's own counts.
         weights: pytree of the weights, to check that they are zero off their masks; None leaves that out.
         allow: costs that you vouch for, of primitives without a formula.
+        may_stay_uncalled: modules whose weights may stay unused.
         redistributed: whether training moved weights between layers, so that only the model's total is compared.
 
     Raises:
@@ -92,7 +94,9 @@ def measure_applied(
     whole = traceable(model, arguments or plan.inputs)
     table = counted(whole, parse_vouched(allow)).table
     kept = None if masks is None else _shares(whole, masks)
-    report = audit_plan(plan, [table], active=kept, redistributed=redistributed)
+    report = audit_plan(
+        plan, [table], active=kept, redistributed=redistributed, may_stay_uncalled=may_stay_uncalled
+    )
     found = [*report.problems]
     if masks is not None:
         found += _search_space(plan, masks)

@@ -44,7 +44,8 @@ def audit_source(
     model = construct(source, inputs)
     table = counted(model, vouched).table
     if isinstance(against, str):
-        against = Reference.of_table(counted(construct(against, inputs), vouched).table, against)
+        base = counted(construct(against, inputs), vouched).table
+        against = Reference.of_table(base, against, may_stay_uncalled=may_stay_uncalled)
     report = audit_model(source, [table], against, tolerance=tolerance, may_stay_uncalled=may_stay_uncalled)
     return with_xla(report, model, vouched) if cross_check else report
 

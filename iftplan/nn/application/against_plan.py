@@ -27,7 +27,13 @@ TOTAL_TOLERANCE = Fraction(1, 1000)
 
 @check_arguments
 def audit_against(
-    network: nn.Module, plan: Plan, inputs: object = None, *, redistributed: bool = False
+    network: nn.Module,
+    plan: Plan,
+    inputs: object = None,
+    *,
+    operators: Mapping[str, Operator] = MappingProxyType({}),
+    may_stay_uncalled: Collection[str] = (),
+    redistributed: bool = False,
 ) -> AuditReport:
     """Report that compares a given network with a plan: layer by layer if the plan was applied to it.
 
@@ -35,6 +41,8 @@ def audit_against(
         network: with the plan's masks, finalized, or dense; not changed.
         plan: the plan that it is compared with.
         inputs: what it is counted with, as `given_inputs` takes them; None for the plan's own.
+        operators: formulas for operators that have none, by qualified name.
+        may_stay_uncalled: modules with weights that the forward pass may leave unused.
         redistributed: whether training moved weights between layers, so that only the total is compared.
 
     Raises:
@@ -50,6 +58,8 @@ def audit_against(
         plan,
         nonzeros=not any(p.is_meta for p in network.parameters()),
         second="fvcore",
+        operators=operators,
+        may_stay_uncalled=may_stay_uncalled,
         redistributed=redistributed,
     )
 
@@ -117,7 +127,15 @@ def audit_by_plan(
     )
     masked = any(True for _ in masked_weights(network))
     told = "" if masked else _unapplied(report, plan, network)
+    if not (report.passed or _has_inputs(plan, network, inputs)):
+        told = (
+            f"The plan is for input {_shown(plan.inputs)}, and the network was counted with {_shown(inputs)}."
+        )
     return replace(report, problems=(*report.problems, told)) if told else report
+
+
+def _shown(inputs: Sequence[InputSpec]) -> str:
+    return " ".join(map(str, inputs))
 
 
 def is_applied(plan: Plan, network: nn.Module, inputs: Sequence[InputSpec]) -> bool:
@@ -128,8 +146,12 @@ def is_applied(plan: Plan, network: nn.Module, inputs: Sequence[InputSpec]) -> b
         network: on any device.
         inputs: what the network is counted with.
     """
-    masked = any(True for _ in masked_weights(network))
-    return masked and tuple(inputs) in (plan.inputs, matching(plan.inputs, network))
+    return any(True for _ in masked_weights(network)) and _has_inputs(plan, network, inputs)
+
+
+def _has_inputs(plan: Plan, network: nn.Module, inputs: Sequence[InputSpec]) -> bool:
+    """Whether the inputs are those of the plan."""
+    return tuple(inputs) in (plan.inputs, matching(plan.inputs, network))
 
 
 def _unapplied(report: AuditReport, plan: Plan, network: nn.Module) -> str:

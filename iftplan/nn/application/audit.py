@@ -127,6 +127,7 @@ def audit_network(
     reference: Reference | None = None,
     *,
     nonzeros: bool = False,
+    masks: bool = False,
     engines: Sequence[str] = ("meta",),
     second: str = "",
     operators: Mapping[str, Operator] = MappingProxyType({}),
@@ -142,6 +143,7 @@ def audit_network(
         inputs: what it is counted with.
         reference: cost that it is compared with; None reports only what was measured.
         nonzeros: whether each weight counts by its masks and its zeros, for which it needs values.
+        masks: whether weights under masks count by these alone.
         engines: "meta", "fvcore", "flop_counter"; the first is compared layer by layer.
         second: a second engine, which counts where it can and must agree; "" for none.
         operators: formulas for operators that have none, by qualified name.
@@ -162,13 +164,43 @@ def audit_network(
         tables,
         reference,
         tolerance=tolerance,
-        nonzeros=_shares(network, tables[0], from_values=True) if nonzeros else None,
+        nonzeros=_shares(network, tables[0], from_values=nonzeros) if nonzeros or masks else None,
         may_stay_uncalled=may_stay_uncalled,
         attention=attention,
     )
-    if nonzeros or not any(True for _ in masked_weights(network)):
+    if nonzeros or masks or not any(True for _ in masked_weights(network)):
         return report
     return replace(report, assumptions=(COUNTED_AS_DENSE, *report.assumptions))
+
+
+def network_reference(
+    name: str,
+    network: nn.Module,
+    inputs: Sequence[InputSpec],
+    *,
+    nonzeros: bool = False,
+    masks: bool = False,
+    operators: Mapping[str, Operator] = MappingProxyType({}),
+    may_stay_uncalled: Collection[str] = (),
+) -> Reference:
+    """Cost of a network that another is compared with, counted as `audit_network` counts.
+
+    Args:
+        name: how reports name it.
+        network: on the meta device, or with values.
+        inputs: what it is counted with.
+        nonzeros: whether each weight counts by its masks and its zeros, for which it needs values.
+        masks: whether weights under masks count by these alone.
+        operators: formulas for operators that have none, by qualified name.
+        may_stay_uncalled: modules with weights that the forward pass may leave unused.
+
+    Raises:
+        MeasureError: it could not be run or measured, or its zeros make no one cost.
+    """
+    network = unwrapped(network)
+    (table,) = measure_by(network, inputs, ("meta",), operators=operators)
+    shares = _shares(network, table, from_values=nonzeros) if nonzeros or masks else None
+    return Reference.of_table(table, name, shares, may_stay_uncalled)
 
 
 @check_arguments

@@ -206,7 +206,12 @@ def audit_plan(
     measured = measured_layers(plan, table, active)
     inside = {layer.name for layer in plan.rows_in(scope)}
     total = sum(m or 0 for m, layer in zip(measured, plan.layers, strict=True) if layer.name in inside)
-    thinned = table.macs - sum(m or 0 for m in measured)
+    unplanned = _unplanned(plan, table)
+    if scope is Scope.MODEL:
+        total += sum(layer.measured_macs or 0 for layer in unplanned)
+    thinned = (
+        table.macs - sum(m or 0 for m in measured) - sum(layer.measured_macs or 0 for layer in unplanned)
+    )
     report = AuditReport(
         subject=f"{plan.model or 'the model'} as {'planned' if active is None else 'applied'}",
         reference=f"plan: {plan.mixture or f'{plan.transform} at sparsity {decimal(plan.sparsity, 4)}'}"
@@ -222,8 +227,12 @@ def audit_plan(
         attention=plan.attention,
         full_macs=total + _beside_pairs(plan, table, inside) if plan.attention else None,
         within=plan.within if scope is Scope.MODULE else "",
-        layers=tuple(
-            AuditedLayer(layer.name, layer.macs, m) for layer, m in zip(plan.layers, measured, strict=True)
+        layers=(
+            *(
+                AuditedLayer(layer.name, layer.macs, m)
+                for layer, m in zip(plan.layers, measured, strict=True)
+            ),
+            *unplanned,
         ),
         elementwise=table.elementwise,
         assumptions=(
@@ -237,12 +246,31 @@ def audit_plan(
         ),
     )
     report = _with_unknowns(report, table, may_stay_uncalled)
+    more = (_unplanned_problem(unplanned),) if unplanned else ()
     if redistributed:
-        return _judged(_of_total(report, plan), tables)
-    wrong = [layer for layer in report.layers if not layer.agrees]
+        report = _of_total(report, plan)
+        return _judged(replace(report, problems=(*report.problems, *more)), tables)
+    wrong = [layer for layer in report.layers if not layer.agrees and layer not in unplanned]
     moved = active is not None and plan.macs(scope) - total in _spare(plan)
     problems = (_layer_problem(wrong, moved=moved),) if wrong else ()
-    return _judged(replace(report, problems=problems), tables)
+    return _judged(replace(report, problems=(*problems, *more)), tables)
+
+
+def _unplanned(plan: Plan, table: CountTable) -> tuple[AuditedLayer, ...]:
+    """Contractions that no row of the plan stands for: the network computes what was not there when it was planned."""
+    weights, activations = table.by_weight(), products(table)
+    planned = {layer.name for layer in plan.layers if layer.role is Role.ACTIVATION}
+    for layer in plan.layers:
+        if layer.role is not Role.ACTIVATION:
+            planned.update(_members(layer, weights))
+    found = {name: macs for name, macs in (weights | activations).items() if macs and name not in planned}
+    return tuple(AuditedLayer(name, 0, macs) for name, macs in found.items())
+
+
+def _unplanned_problem(unplanned: Sequence[AuditedLayer]) -> str:
+    first = unplanned[0]
+    more = f" and {len(unplanned) - 1} more" if len(unplanned) > 1 else ""
+    return f"{first.name} costs {count(first.measured_macs or 0)} MACs and has no row in the plan{more}; the network is not the one that was planned, so plan it anew."
 
 
 def _spare(plan: Plan) -> range:
@@ -299,8 +327,7 @@ def _measured(
         return _by_pairs(layer, products.get(layer.name))
     if not layer.positions:
         return 0
-    inside = [w for w in weights if w.startswith(f"{layer.name}.")]  # branches and factors in its place
-    members = [layer.weight] if layer.weight in weights else inside
+    members = _members(layer, weights)
     if not members:
         return None
     if active is not None:
@@ -309,6 +336,13 @@ def _measured(
     kept = Fraction(layer.nnz + layer.dense_weights, layer.capacity + layer.dense_weights)
     thinned = whole * kept
     return int(thinned) if thinned.denominator == 1 else round(thinned)
+
+
+def _members(layer: PlannedLayer, weights: Collection[str]) -> list[str]:
+    """Names of the weights that compute a planned row: its own, or the branches and factors in its place."""
+    if layer.weight in weights:
+        return [layer.weight]
+    return [w for w in weights if w.startswith(f"{layer.name}.")]
 
 
 def _by_pairs(layer: PlannedLayer, measured: int | None) -> int | None:
@@ -381,9 +415,32 @@ class Reference:
         return Reference(name, plan.full_macs(Scope.MODEL), dense_macs=plan.dense_full_macs(Scope.MODEL))
 
     @staticmethod
-    def of_table(table: CountTable, name: str) -> Reference:
-        """Another model, as it was counted with every weight present."""
-        return Reference(name, table.macs, layer_macs(table, {}), table.macs)
+    def of_table(
+        table: CountTable,
+        name: str,
+        nonzeros: Mapping[str, Fraction] | None = None,
+        may_stay_uncalled: Collection[str] = (),
+    ) -> Reference:
+        """Another model, as it was counted.
+
+        Args:
+            table: of the other model.
+            name: how the report names it.
+            nonzeros: parameter → share of its weights that is not zero; None counts every weight.
+            may_stay_uncalled: modules that the pass need not use.
+
+        Raises:
+            MeasureError: not all of it could be measured.
+        """
+        uncalled = [module for module in table.uncalled if module not in may_stay_uncalled]
+        if table.unknown or uncalled:
+            why = (
+                *(unknown_sentence(*item) for item in table.unknown.items()),
+                *map(uncalled_sentence, uncalled),
+            )
+            raise MeasureError(f"{name}, which is the reference, could not be measured: {' '.join(why)}")
+        layers = layer_macs(table, nonzeros or {})
+        return Reference(name, sum(layers.values()), layers, sum(layers.values()))
 
     @staticmethod
     def of_budget(text: str) -> Reference:
@@ -423,9 +480,8 @@ def audit_model(
     """
     table, kept = tables[0], nonzeros or {}
     hidden = hidden_macs(table, attention) if attention else {}
-    saved = int(sum(m * (1 - kept.get(w, Fraction(1))) for w, m in table.by_weight().items()))
-    saved += sum(hidden.values())
     measured = {name: macs - hidden.get(name, 0) for name, macs in layer_macs(table, kept).items()}
+    saved = table.macs - sum(measured.values())
     expected = reference.layers if reference else None
     names = dict.fromkeys((*measured, *(expected or {})))
     report = AuditReport(
@@ -493,11 +549,24 @@ def _within_masks(table: CountTable, attention: str) -> Iterator[str]:
 
 
 def layer_macs(table: CountTable, nonzeros: Mapping[str, Fraction]) -> dict[str, int]:
-    """Module (weights) or `module:operator` (products of activations) → MACs, each weight by its nonzeros."""
+    """Module (weights) or `module:operator` (products of activations) → MACs, each weight by its nonzeros.
+
+    Args:
+        table: of the model.
+        nonzeros: parameter → share of its weights that is not zero; others count whole.
+
+    Raises:
+        MeasureError: a weight with zeros computes in part only, so nobody knows how many of its zeros are left out.
+    """
     totals: dict[str, int] = {}
     for c in table.contractions:
         name = f"{c.module}:{c.operator}" if c.weight is None else c.module or c.weight
         macs = c.macs * nonzeros.get(c.weight or "", Fraction(1))
+        if macs.denominator != 1:
+            raise MeasureError(
+                f"{c.weight} takes part in {c.operator} of {c.module or 'the model'} with a part of its weights only, so its cost depends on "
+                "where its zeros are. Count all weights, without `nonzeros`."
+            )
         totals[name] = totals.get(name, 0) + int(macs)
     return totals
 
@@ -519,6 +588,10 @@ def _judged(report: AuditReport, tables: Sequence[CountTable]) -> AuditReport:
     deviation = report.deviation
     if deviation is not None and (deviation if report.at_most else abs(deviation)) > report.tolerance:
         problems.append(deviation_sentence(report, deviation))
+    if report.expected_macs == 0 and report.measured_macs:
+        problems.append(
+            f"{count(report.measured_macs)} MACs were measured, and {report.reference} costs none; a cost of 0 is no reference."
+        )
     return replace(report, problems=tuple(problems), disagreements=disagreements)
 
 

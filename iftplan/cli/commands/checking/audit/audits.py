@@ -223,7 +223,7 @@ def audit_of_model(
             return replace(found, subject=subject)
         reference = Reference.of_budget(budget) if budget else None
         if name is not None:
-            reference = _reference(name, used, measuring["operators"])
+            reference = _reference(name, used, measuring, nonzeros=nonzeros)
         usual = Fraction(0) if budget else Fraction(1, 1000)
         return audit_network(
             subject,
@@ -291,11 +291,19 @@ def _or(tolerance: Fraction | None, usual: Fraction) -> Fraction:
     return usual if tolerance is None else tolerance
 
 
-def _reference(against: str, inputs: tuple[InputSpec, ...], operators: Mapping[str, Operator]) -> Reference:
+def _reference(
+    against: str, inputs: tuple[InputSpec, ...], measuring: _Measuring, *, nonzeros: bool
+) -> Reference:
     """Another model, counted with the same inputs."""
-    from iftplan.nn.counting.measure import measure
+    from iftplan.nn.application.audit import network_reference
     from iftplan.nn.sources import construct_with_inputs
-    from iftplan.plans.audit.audit import Reference
 
-    base, used = construct_with_inputs(against, inputs, device="meta")
-    return Reference.of_table(measure(base, used, operators=operators), against)
+    base, used = construct_with_inputs(against, inputs, device="cpu" if nonzeros else "meta")
+    return network_reference(
+        against,
+        base,
+        used,
+        nonzeros=nonzeros,
+        operators=measuring["operators"],
+        may_stay_uncalled=measuring["may_stay_uncalled"],
+    )
