@@ -9,6 +9,7 @@ import pytest
 
 from iftplan.families.integer_search import Multiplier
 from iftplan.models.zoo.specs import zoo_spec
+from iftplan.plans.document.plan import parse_plan, plan_document
 from iftplan.plans.plan import Plan, PlannedLayer, Role, Scope
 from iftplan.plans.request import PlanRequest, make_plan
 
@@ -60,6 +61,7 @@ def test_shortcuts_are_only_masked(family: str) -> None:
     }  # one for all, a little above a quarter
     assert len(densities) == 1
     assert plan.residual_macs == 0
+    assert parse_plan(plan_document(plan)) == plan
     usual = shortcuts(resnet(family, "0.75"))
     assert all(layer.structure for layer in usual)
 

@@ -11,7 +11,7 @@ from typing import TypeGuard
 import jax
 
 from iftplan.base.errors import IftplanError, InputError, one_line
-from iftplan.base.factories import file_factory, module_factory
+from iftplan.base.factories.factory import file_factory, module_factory
 from iftplan.jaxnn.sources.configuration import Configurable, Made
 from iftplan.jaxnn.sources.models import Traceable, is_module, traceable
 from iftplan.models.notation import parse_input

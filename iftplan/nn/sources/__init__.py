@@ -14,7 +14,7 @@ from torch import nn
 
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError, MeasureError, one_line
-from iftplan.base.factories import file_factory, module_factory
+from iftplan.base.factories.factory import file_factory, module_factory
 from iftplan.models.sources import Source, SourceKind, parse_source
 from iftplan.models.spec import InputSpec
 from iftplan.nn.counting.passes.process_exit import no_exit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
-from math import isclose, isfinite
+from math import isclose, isfinite, prod
 
 from iftplan.base.documents import duplicate_name
 from iftplan.base.errors import InputError
@@ -197,7 +197,8 @@ def _structure(plan: Plan, layer: PlannedLayer, after: LayerSpec, becomes: str) 
     others = [key for key in layer.structure if key not in widths]
     transform = layer.transform or plan.transform
     family = FAMILIES.get(transform)
-    if family and layer.role is Role.TRANSFORMED and not family.solves_width and not others:
+    pointwise = after.kind.spatial_dims > 0 and prod(after.kernel) == 1  # which a plan may only mask
+    if family and layer.role is Role.TRANSFORMED and not (family.solves_width or others or pointwise):
         yield f".structure has no {family.definition.structure}; a {transform} layer needs one"
     capacity, beside, reuse = after.weights, 0, Fraction(1)
     if others:

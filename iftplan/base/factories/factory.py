@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable
 from hashlib import sha256
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -14,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from iftplan.base.errors import InputError, error_text
+from iftplan.base.factories.neighbours import importing_from
 from iftplan.base.suggestions import did_you_mean
 
 _VERSION = "__iftplan_version__"
@@ -30,14 +29,15 @@ def module_factory(name: str, attribute: str, is_model: Callable[[object], bool]
     Raises:
         InputError: the module cannot be imported, or has no such callable.
     """
-    with _first_on_path(Path.cwd()):
+    folder = Path.cwd()
+    with importing_from(folder):
         try:
             module = import_module(name)
         except (Exception, SystemExit) as error:
             raise InputError(
                 f"module {name} cannot be imported: {error_text(error)}{_near_module(error) or _elsewhere(error, Path.cwd())}"
             ) from error
-    return _callable(module, attribute, name, is_model)
+    return _callable(module, attribute, name, is_model, folder)
 
 
 def file_factory(path: str, attribute: str, is_model: Callable[[object], bool]) -> Callable[..., object]:
@@ -58,14 +58,13 @@ def file_factory(path: str, attribute: str, is_model: Callable[[object], bool]) 
     version = (str(file.resolve()), sha256(file.read_bytes()).hexdigest())
     loaded = sys.modules.get(name)
     if loaded is not None and getattr(loaded, _VERSION, None) == version:
-        return _callable(
-            loaded, attribute, path, is_model
-        )  # a file that registers operators can be run only once
+        # a file that registers operators can be run only once
+        return _callable(loaded, attribute, path, is_model, file.resolve().parent)
     spec = spec_from_file_location(name, file)
     assert spec is not None and spec.loader is not None, "a .py file always has a loader"
     module = module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickling look their module up here
-    with _first_on_path(file.resolve().parent):
+    with importing_from(file.resolve().parent):
         try:
             spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:
@@ -74,11 +73,11 @@ def file_factory(path: str, attribute: str, is_model: Callable[[object], bool]) 
             )
             raise InputError(f"running {path} failed with {error_text(error)}{hint}") from error
     setattr(module, _VERSION, version)
-    return _callable(module, attribute, path, is_model)
+    return _callable(module, attribute, path, is_model, file.resolve().parent)
 
 
 def _callable(
-    module: ModuleType, attribute: str, where: str, is_model: Callable[[object], bool]
+    module: ModuleType, attribute: str, where: str, is_model: Callable[[object], bool], folder: Path
 ) -> Callable[..., object]:
     factory = getattr(module, attribute, None)
     if is_model(factory):
@@ -95,7 +94,12 @@ def _callable(
         raise InputError(
             f"{where}:{attribute} cannot be called without {', '.join(needed)}; write a function without arguments that calls it, such as def build(): return {attribute}(…), and name that."
         )
-    return partial(factory)
+
+    def called(*arguments: object, **named: object) -> object:
+        with importing_from(folder):  # which functions may do as well as files
+            return factory(*arguments, **named)
+
+    return called
 
 
 def _there(names: list[str]) -> str:
@@ -160,13 +164,3 @@ def _in_its_package(file: Path, attribute: str) -> str:
     name = ".".join(parts[:-1] if file.stem == "__init__" else parts)
     where = "" if folder == Path.cwd() or str(folder) in sys.path else f" in the folder {folder}"
     return f"; a file with relative imports belongs to a package: name it as {name}:{attribute}{where}."
-
-
-@contextmanager
-def _first_on_path(folder: Path) -> Iterator[None]:
-    """As `python file.py` does for a file's folder, but only while it is imported."""
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        sys.path.remove(str(folder))
