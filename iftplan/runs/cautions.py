@@ -87,8 +87,9 @@ def weight_cautions(
 
 def _due(updates: Updates, steps: int, arrives: bool) -> list[int]:
     """Steps of a run at which masks change."""
-    grid = {*range(updates.first, min(updates.last + 1, steps), updates.interval), updates.last}
-    return sorted(step for step in grid if step < steps and _changes(updates, step, arrives))
+    begin = updates.first - updates.count_from
+    grid = {*range(begin, min(updates.last + 1, steps), updates.interval), updates.last}
+    return sorted(step for step in grid if 0 <= step < steps and _changes(updates, step, arrives))
 
 
 def _changes(updates: Updates, step: int, arrives: bool) -> bool:
@@ -103,7 +104,7 @@ def _number(updates: Updates, steps: int, due: list[int], arrives: bool) -> Iter
         followed = len(_due(replace(updates, interval=interval), steps, arrives))
         advice = f"An interval of {count(interval)} step{'s' * (interval != 1)} gives {followed} updates."
     if not due:
-        yield f"Masks never change: the first update would be at step {count(updates.first + updates.interval)}, the schedule ends at step {count(updates.last)} and the run has {count(steps)} steps. {advice}"
+        yield f"Masks never change: the first update would be at step {count(updates.first + updates.interval - updates.count_from)}, the schedule ends at step {count(updates.last)} and the run has {count(steps)} steps. {advice}"
     elif len(due) < FEW:
         times = "once" if len(due) == 1 else f"{len(due)} times"
         yield (

@@ -57,6 +57,14 @@ def test_gradual_pruning_may_end_early_and_its_end_is_an_update() -> None:
     assert "change once" in said
 
 
+def test_steps_that_are_counted_from_one() -> None:
+    """The paper's code updates one step earlier, and as often."""
+    assert schedule_cautions(Updates(end=7500, count_from=1), STEPS, rate=cosine) == []
+    assert schedule_cautions(Updates(end=7500, count_from=1), STEPS, arrives=True) == []
+    [said] = schedule_cautions(Updates(end=7500, interval=7000, count_from=1), STEPS)
+    assert "change once" in said
+
+
 def test_a_warm_up_is_no_vanished_rate() -> None:
     """The rate is faint at the start too, and that is as it should be."""
     assert schedule_cautions(Updates(end=7500, interval=10), STEPS, rate=lambda t: max(t, 1) / STEPS) == []

@@ -219,11 +219,12 @@ class Loop:
     def is_over(self) -> bool:
         """Whether all steps were taken, or the validation loss has not improved for `training.patience` evaluations.
 
-        As long as masks keep and cost more than the plan's, nothing ends early.
+        As long as masks keep and cost more than the plan's, nothing ends early, nor before they were evaluated.
         """
         if self.step == self.length.steps:
             return True
-        return has_waited(self.metrics.rows, self.config.training.patience) and self.spending.is_thinned
+        waited = has_waited(self.metrics.rows, self.config.training.patience)
+        return waited and self.spending.is_thinned and int(self.metrics.rows[-1]["step"]) == self.step
 
     @property
     def dense_network(self) -> nn.Module:

@@ -83,6 +83,24 @@ def test_a_result_is_of_one_network(method: str, tmp_path: Path) -> None:
     assert min(losses) < float(best["validation_loss"]), "a denser network was better: what is tested"
 
 
+def test_a_run_is_not_ended_by_evaluations_of_the_network_before_it_was_thinned(tmp_path: Path) -> None:
+    """Masks arrive between two evaluations, when those before have waited long enough."""
+    settings = {
+        "plan": {"transform": "none", "sparsity": "0.98"},
+        "method": {"name": "gradual", "interval": 15, "begin": 0, "end": 15},
+        "data": {"validation_fraction": 0.2},
+        "optimizer": {"lr": 1e-30},
+        "schedule": {"name": "constant"},
+        "training": {"steps": 24, "batch_size": 64, "eval_interval": 2, "patience": 2},
+    }
+    result = executed(small_run(settings), tmp_path)
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines()))
+    before = [row for row in rows if row["density"] != rows[-1]["density"]]
+    assert has_waited(before, 2), "what is tested"
+    assert result["steps"] > 16
+    assert result["density"] == pytest.approx(result["nnz"] / result["maskable_weights"])
+
+
 def test_a_run_whose_layers_trade_weights_by_macs_stops_early_too(tmp_path: Path) -> None:
     """Sparse momentum may end with more weights than the plan, at the plan's MACs."""
     method = {"name": "snfs", "interval": 2, "end": 0.1}

@@ -318,3 +318,33 @@ def test_what_cannot_be_computed_is_said(make: Any, algorithm: Algorithm, inputs
 def test_what_cannot_be_is_refused_at_once(make: Any) -> None:
     with pytest.raises(ift.InputError):
         make()
+
+
+@pytest.mark.parametrize("algorithm", [Saliency(), Saliency("global"), Force(rounds=2), SynFlow(rounds=2)])
+def test_weights_that_no_gradient_reaches_are_not_chosen_by_their_index(algorithm: Algorithm) -> None:
+    """γ = 0 in the last norm of a residual branch, as recipes of ResNets have it."""
+    torch.manual_seed(0)
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.branch, self.gamma = nn.Linear(8, 8), nn.Linear(8, 8), nn.Parameter(torch.ones(8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.stem(x)
+            return x + self.gamma * self.branch(x)
+
+    def first_step(gamma: float) -> Masking:
+        model = sparsify(Block(), "1/2", keep_dense="none", dense_start=True)
+        nn.init.constant_(model.gamma, gamma)
+        masks = Masking(model, optim.SGD(model.parameters(), 0.1), algorithm)
+        model(torch.randn(4, 8)).square().sum().backward(create_graph=masks.wants_graph)
+        masks.step()
+        masks.optimizer.step()
+        return masks
+
+    assert first_step(1.0).density < 1
+    with pytest.raises(
+        ift.InputError, match=r"every weight of branch.weight has score 0.*zero_init_residual=false"
+    ):
+        first_step(0.0)

@@ -8,7 +8,7 @@ from typing import Self
 
 import torch
 
-from iftplan.nn.masking.algorithms.at_start.ranking import AtStart, at_once, salience
+from iftplan.nn.masking.algorithms.at_start.ranking import AtStart, at_once, check_told_apart, salience
 from iftplan.nn.masking.algorithms.base import Asked, Scores
 from iftplan.nn.masking.layer import Change, Layer
 
@@ -39,5 +39,6 @@ class GraSP(AtStart):
     def update(self, layers: Sequence[Layer], step: int) -> list[Change]:
         """New masks of the weights with the largest θ·Hg, without which gradients would become smallest."""
         found = [salience(x).double() for x in layers]
+        check_told_apart(layers, found)
         least = torch.stack([x.min() for x in found]).min()
         return self.best(layers, [x - least for x in found], at_once)  # scores are not negative

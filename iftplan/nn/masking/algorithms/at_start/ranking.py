@@ -57,13 +57,36 @@ class AtStart(RunMethod):
             layers: the weights.
             scores: theirs, (rows, units).
             left: how many stay of those that there are.
+
+        Raises:
+            InputError: nothing tells the weights of a layer apart.
         """
+        check_told_apart(layers, scores)
         if self.scope == "layer":
             return [_kept(x.largest(s, left(x.units, x.target))) for s, x in zip(scores, layers, strict=True)]
         together = torch.cat([s.reshape(-1) for s in scores]).view(1, -1)
         chosen = top_k_mask(together, left(together.numel(), sum(x.target for x in layers))).view(-1)
         parts = torch.split(chosen, [s.numel() for s in scores])
         return [_kept(part.view(s.shape)) for part, s in zip(parts, scores, strict=True)]
+
+
+def check_told_apart(layers: Sequence[Layer], scores: Sequence[Tensor]) -> None:
+    """Refuse to choose among weights that all have score 0.
+
+    Args:
+        layers: the weights.
+        scores: theirs, (rows, units).
+
+    Raises:
+        InputError: nothing tells the weights of a layer apart.
+    """
+    for layer, score in zip(layers, scores, strict=True):
+        if not (layer.mask.sum(1) <= layer.target).all() and not torch.where(layer.mask, score, 0).any():
+            raise InputError(
+                f"every weight of {layer.name} has score 0, so nothing says which to keep: no gradient reaches them. Where residual "
+                "blocks begin as identities, let the last norm of each begin with γ = 1 (training.zero_init_residual=false), or take a "
+                "method that looks at weights alone."
+            )
 
 
 def at_once(units: int, target: int) -> int:
