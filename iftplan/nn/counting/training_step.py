@@ -179,7 +179,10 @@ class _Gradients(DispatchNet):  # type: ignore[no-untyped-call]
         self.backward: int | None = None  # MACs computed again, once the backward pass runs
 
     def _count(self, func: Any, args: Sequence[Any], result: Any) -> None:
-        super()._count(func, args, result)
+        if (
+            self.backward is None
+        ):  # the backward pass has operators of its own, which are no part of the model
+            super()._count(func, args, result)
         name = func._schema.name
         operator = self.operators.get(name)
         if operator is None:

@@ -119,6 +119,7 @@ def _resize(
         if old not in replaced:
             fresh = _fresh(name, old, shapes[_join(path, name)])
             replaced[old] = nn.Parameter(fresh, requires_grad=old.requires_grad)
+            replaced[old].__dict__.update(old.__dict__)  # what libraries note on it
         module._parameters[name] = replaced[old]
         changed = True
     for name, buffer in module._buffers.items():
@@ -192,6 +193,9 @@ def _layer_norm(module: Any, shape: Shape) -> None:
 
 def _embedding(module: Any, shape: Shape) -> None:
     module.num_embeddings, module.embedding_dim = shape
+    if module.padding_idx is not None:  # whose row stands for nothing, and has no gradient
+        with torch.no_grad():
+            module.weight[module.padding_idx].zero_()
 
 
 def _prelu(module: Any, shape: Shape) -> None:

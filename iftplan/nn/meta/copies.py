@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import CellType, FunctionType, MethodType
 from typing import Any, TypeVar, cast
 
@@ -89,6 +90,7 @@ def copy_model(model: nn.Module, make: Make, others: Make | None = None) -> nn.M
         memo[id(parameter)] = _parameter(parameter, make)
     for buffer in model.buffers():
         memo[id(buffer)] = make(buffer)
+    memo.update((id(mask), mask) for mask in _block_masks(model))
     with torch.no_grad(), _Replacing(others or make):
         try:
             trial = dict(memo)
@@ -104,16 +106,37 @@ def copy_model(model: nn.Module, make: Make, others: Make | None = None) -> nn.M
     return double
 
 
+def _block_masks(model: nn.Module) -> Iterator[object]:
+    """Block masks of FlexAttention that modules hold: which blocks they keep is data, and without it nobody knows their cost."""
+    flex = sys.modules.get("torch.nn.attention.flex_attention")
+    if flex is None:
+        return
+    for module in model.modules():
+        for value in vars(module).values():
+            held = (
+                value.values()
+                if isinstance(value, dict)
+                else value
+                if isinstance(value, list | tuple)
+                else (value,)
+            )
+            yield from (each for each in held if isinstance(each, flex.BlockMask))
+
+
 def deep_copy(model: Model) -> Model:
-    """The model again, with its data; also one whose weights are computed and so refuse `copy.deepcopy`.
+    """The model again, with its data and what is noted on its parameters; also one that refuses `copy.deepcopy`, its weights being computed.
 
     Before each pass, a hook of `torch.nn.utils.weight_norm` or `spectral_norm` puts a tensor with a graph of gradients in
     the place of a parameter.
     """
     try:
-        return copy.deepcopy(model)
+        double = copy.deepcopy(model)
     except RuntimeError:
         return cast("Model", copy_model(model, clone))
+    for own, parameter in zip(model.parameters(), double.parameters(), strict=True):
+        notes = {key: note for key, note in vars(own).items() if not isinstance(note, Tensor)}
+        parameter.__dict__.update(notes)  # which torch leaves behind
+    return double
 
 
 def clone(tensor: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from iftplan.nn.counting.passes.ledger import Ledger, Names
 from iftplan.nn.counting.passes.operator_shapes import operator_shape
 from iftplan.nn.counting.shape_rules.elementwise import ELEMENTWISE
 from iftplan.nn.meta.factories import FactoriesOnMeta
+from iftplan.nn.reading.outputs import held
 from iftplan.nn.torch_internals import TorchDispatchMode, inside_transform, storage_address, without_dispatch
 
 Node = tuple[str, bool]  # a weight, and whether it is looked up: a tied embedding is two layers
@@ -124,8 +125,8 @@ class _Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, weights: Mapping[str, Tensor], inputs: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._weights = {_storage(tensor): (name, tensor) for name, tensor in weights.items()}
-        self._origins = {_storage(tensor): frozenset([_INPUT]) for tensor in inputs}
+        self._weights = {storage_address(tensor): (name, tensor) for name, tensor in weights.items()}
+        self._origins = {storage_address(tensor): frozenset([_INPUT]) for tensor in inputs}
         # What is marked stays alive: its address must not be given to a second storage.
         self._kept: list[Tensor] = [*weights.values(), *inputs]
         self._uses: dict[Node, WeightUse] = {}
@@ -135,7 +136,7 @@ class _Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def uses(self, output: object) -> tuple[WeightUse, ...]:
         """What was seen, with the role that the model's output decides."""
-        final = self._origin(_tensors(output)) - self._read
+        final = self._origin(held(output)) - self._read
         return tuple(
             replace(use, last=node in final, even=use.lookup or self._is_even(use.weight))
             for node, use in self._uses.items()
@@ -180,7 +181,7 @@ class _Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._mark(tensor, origin, operands)
 
     def _origin(self, tensors: Iterable[Tensor]) -> frozenset[Node]:
-        return _NOTHING.union(*(self._origins.get(_storage(t), _NOTHING) for t in tensors))
+        return _NOTHING.union(*(self._origins.get(storage_address(t), _NOTHING) for t in tensors))
 
     def _recorded(self, use: WeightUse, origin: frozenset[Node]) -> frozenset[Node]:
         node = (use.weight, use.lookup)
@@ -189,12 +190,12 @@ class _Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return frozenset([node])
 
     def _mark(self, tensor: Tensor, origin: frozenset[Node], operands: Sequence[Tensor]) -> None:
-        key = _storage(tensor)
+        key = storage_address(tensor)
         if origin:
             self._origins[key] = origin  # a write in place has what was there before among its operands
             self._kept.append(tensor)
         elif key not in self._weights:
-            sources = {self._weights[k] for k in map(_storage, operands) if k in self._weights}
+            sources = {self._weights[k] for k in map(storage_address, operands) if k in self._weights}
             if len(sources) == 1 and (source := sources.pop())[1].numel() == tensor.numel():
                 # A cast, copied, rearranged or masked weight is still that weight.
                 self._weights[key] = (source[0], tensor)
@@ -209,11 +210,11 @@ class _Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _use(self, operator: str, args: Sequence[Any]) -> WeightUse | None:
         if operator in _LOOKUPS:
-            found = self._weights.get(_storage(args[0]))
+            found = self._weights.get(storage_address(args[0]))
             return WeightUse(found[0], True, "embedding") if found else None
         known = OPERATORS.get(operator)
         for position in known.operands if known else ():
-            found = self._weights.get(_storage(args[position]))
+            found = self._weights.get(storage_address(args[position]))
             if known and found:
                 use = WeightUse(found[0], False, known.name)
                 self._note_part(found[0], args[position], args, known.operands)
@@ -255,10 +256,6 @@ def _stacked(operand: Tensor, weight: Tensor) -> int:
 def _grouped_mm(rows: Tensor, experts: Tensor) -> Tensor:
     """The shape of a mixture's product; torch's own meta kernel refuses all but bfloat16."""
     return rows.new_empty((*rows.shape[:-1], experts.shape[-1]))
-
-
-def _storage(tensor: Tensor) -> int:
-    return storage_address(tensor)
 
 
 def _tensors(value: object) -> Iterator[Tensor]:

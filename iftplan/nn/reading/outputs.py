@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any, Final
 
 from torch import Tensor
@@ -27,20 +27,31 @@ def answers(output: Any) -> list[Tensor]:
     return list(_tensors(output, set()))
 
 
-def _tensors(value: Any, seen: set[int]) -> Iterator[Tensor]:
+def held(output: Any) -> list[Tensor]:
+    """Every tensor in a model's output, hidden states and caches among them."""
+    return list(_tensors(output, set(), _members))
+
+
+def _tensors(
+    value: Any, seen: set[int], parts_of: Callable[[Any], Sequence[Any]] | None = None
+) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
         return
-    parts = _parts(value)
+    parts = (parts_of or _parts)(value)
     if parts and id(value) not in seen:
         for part in parts:
-            yield from _tensors(part, seen | {id(value)})
+            yield from _tensors(part, seen | {id(value)}, parts_of)
 
 
 def _parts(value: Any) -> Sequence[Any]:
-    """What a container holds; nothing for a value that is none."""
+    """What a container holds, of an output of transformers its heads; nothing for a value that is none."""
     if isinstance(value, Mapping) and hasattr(value, "to_tuple"):
         return _heads(dict(value))
+    return _members(value)
+
+
+def _members(value: Any) -> Sequence[Any]:
     if isinstance(value, Mapping):
         return list(value.values())
     if isinstance(value, list | tuple | Set):

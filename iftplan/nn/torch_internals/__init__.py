@@ -88,7 +88,9 @@ def inside_transform() -> bool:
 
 
 def storage_address(tensor: Tensor) -> int:
-    """Address of the storage that a tensor and its views share, on the meta device too."""
+    """Address of the storage that a tensor and its views share, on the meta device too; of a sparse tensor its own."""
+    if tensor.layout is not torch.strided:
+        return id(tensor)  # several storages, and a view of it has others
     address: int = tensor.untyped_storage()._cdata
     return address
 

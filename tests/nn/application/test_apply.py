@@ -510,3 +510,10 @@ def test_weights_off_their_mask_fail_the_audit() -> None:
 def test_a_model_without_masks_is_no_applied_one() -> None:
     with pytest.raises(InputError, match="no masks"):
         measure_applied(planned("perceptron", "wide"), host("perceptron"))
+
+
+def test_a_lazy_network_is_refused_in_words() -> None:
+    network = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.LazyLinear(4))
+    plan = ift.plan(network, "parallel", "1/2", inputs="2x8")
+    with pytest.raises(ift.InputError, match=r"2.weight of Sequential is lazy and has no shape before"):
+        ift.nn.apply(plan, network)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch._higher_order_ops import associative_scan, scan, while_loop
 from torch._higher_order_ops.map import map as mapped
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from iftplan.models.spec import InputSpec
 from iftplan.nn.counting.measure import measure
@@ -70,6 +70,20 @@ def test_a_block_mask_costs_the_blocks_that_it_keeps(engine: str, made: str) -> 
     table = measure(Flex(2, made=made), [InputSpec((1, 8, 32))], engine=engine)
     assert table.macs == LINEAR + 2 * 40 * 32
     assert any("those that its mask keeps" in sentence for sentence in table.assumptions)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("mask_mod", [None, _causal])
+def test_a_mask_that_was_made_of_blocks_costs_these(engine: str, mask_mod: Any) -> None:
+    model = Flex(2)
+    counts, indices = torch.ones(1, 1, 4, dtype=torch.int32), torch.zeros(1, 1, 4, 4, dtype=torch.int32)
+    indices[..., 0] = torch.arange(4)  # the diagonal of 4x4 blocks
+    model.mask, model.made = (
+        BlockMask.from_kv_blocks(counts, indices, BLOCK_SIZE=2, mask_mod=mask_mod),
+        "init",
+    )
+    table = measure(model, [InputSpec((1, 8, 32))], engine=engine)
+    assert table.macs == LINEAR + 2 * 16 * 32
 
 
 def test_blocks_are_cut_at_the_end_of_a_sequence() -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+import iftplan as ift
 from iftplan.base.errors import InputError
 from iftplan.models.spec import Couplings, InputSpec
 from iftplan.nn.counting.measure import measure
@@ -210,3 +211,13 @@ def test_sizes_that_cannot_be_are_refused_and_change_nothing(
         widen_(model, couplings, choose(couplings))
     assert all(word in str(caught.value) for word in words)
     assert [p.shape for p in model.parameters()] == shapes
+
+
+def test_what_stands_for_padding_stays_zero_and_notes_on_parameters_are_kept() -> None:
+    model = nn.Sequential(nn.Embedding(10, 8, padding_idx=3), nn.Linear(8, 8), nn.Linear(8, 4))
+    model[1].weight._no_weight_decay = True  # as selective state spaces have it
+    plan = ift.plan(model, "wide", "3/4", inputs="2x5:int64", keep_dense="none")
+    wide = ift.nn.apply(plan, model)
+    assert wide[0].weight.shape[1] > 8
+    assert not wide[0].weight[3].any() and wide[0].weight[2].any()
+    assert wide[1].weight._no_weight_decay

@@ -15,6 +15,7 @@ from transformers.utils import ModelOutput
 
 from iftplan.models.spec import InputSpec
 from iftplan.nn.reading.outputs import answers
+from iftplan.nn.reading.read import read_model
 from iftplan.nn.reading.widths.trace import trace_widths
 
 FEATURES = (InputSpec((2, 3, 5)),)
@@ -84,6 +85,12 @@ def test_every_head_keeps_its_size(name: str) -> None:
         "b.weight": (4, 16),
     }
     assert [t.shape[-1] for t in answers(model(torch.zeros(2, 3, 5)))] == [3, 4]
+
+
+@pytest.mark.parametrize("name", [name for name in CONTAINERS if name != "output of transformers"])
+def test_every_head_is_last(name: str) -> None:
+    spec = read_model(TwoHeads(CONTAINERS[name]), FEATURES, widths=False)
+    assert [layer.layer.name for layer in spec.layers if layer.last] == ["a", "b"]
 
 
 def test_features_are_the_answer_of_a_model_without_a_head() -> None:

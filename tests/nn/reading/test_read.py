@@ -369,3 +369,22 @@ def test_a_module_under_two_names_is_as_before() -> None:
     before = {name: id(p) for name, p in model.named_parameters(remove_duplicate=False)}
     read_model(model, (InputSpec((2, 8)),), widths=True)
     assert {name: id(p) for name, p in model.named_parameters(remove_duplicate=False)} == before
+
+
+def test_a_sparse_adjacency_is_no_obstacle() -> None:
+    class Graph(nn.Module):
+        adjacency: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 3)
+            self.register_buffer("adjacency", torch.eye(4).to_sparse())
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.b(torch.sparse.mm(self.adjacency, self.a(x)).relu())
+
+    spec = read_model(Graph(), [InputSpec((4, 6))], widths=False)
+    assert [(layer.layer.name, layer.first, layer.last) for layer in spec.layers] == [
+        ("a", True, False),
+        ("b", False, True),
+    ]

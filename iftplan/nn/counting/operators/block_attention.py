@@ -39,26 +39,35 @@ def _(query: Tensor, key: Tensor, value: Tensor, scores: int, maps: int) -> Tens
 def kept_scores(block_mask: tuple[Any, ...], query: Tensor, key: Tensor) -> tuple[int, int] | None:
     """Number of scores in the blocks that a mask keeps, and of the maps (batches times heads) it has.
 
-    The mask is made again on the CPU, where it has values; None if it masks nothing or reads tensors without data.
+    Blocks without values are made again on the CPU by the mask's function; None if it masks nothing, reads tensors without
+    data, or was made of blocks that have no values.
 
     Args:
         block_mask: the tuple of a `BlockMask`: lengths, blocks in four pairs of tensors, block sizes, the mask's function.
         query: `(B, H, L, E)`.
         key: `(B, H_kv, S, E)`.
     """
-    from torch.nn.attention.flex_attention import create_block_mask
+    from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
-    counts = next((part for part in block_mask if isinstance(part, Tensor)), None)
+    first = next((i for i, part in enumerate(block_mask) if isinstance(part, Tensor)), None)
     rows, columns = map(int, block_mask[-3:-1])
     queries, keys = int(query.shape[-2]), int(key.shape[-2])
-    if counts is None or (rows >= 1 << 30 and columns >= 1 << 30):
+    if first is None or (rows >= 1 << 30 and columns >= 1 << 30):
         return None
-    batches, heads = int(counts.shape[0]), int(counts.shape[1])
+    blocks = block_mask[first : first + 4]
+    batches, heads = map(int, blocks[0].shape[:2])
     with pause_tracing(), without_modes(), without_torch_function(), torch.device("cpu"):
         try:
-            mask = create_block_mask(
-                block_mask[-1], batches, heads, queries, keys, device="cpu", BLOCK_SIZE=(rows, columns)
-            )
+            if type(blocks[0]) is Tensor and not blocks[0].is_meta:
+                mask = BlockMask.from_kv_blocks(
+                    blocks[0], blocks[1], blocks[2], blocks[3], BLOCK_SIZE=(rows, columns)
+                )
+            elif _keeps_all(block_mask[-1]):
+                return None
+            else:
+                mask = create_block_mask(
+                    block_mask[-1], batches, heads, queries, keys, device="cpu", BLOCK_SIZE=(rows, columns)
+                )
             kept = mask.to_dense()
             if kept.is_meta:
                 return None
@@ -68,6 +77,20 @@ def kept_scores(block_mask: tuple[Any, ...], query: Tensor, key: Tensor) -> tupl
         widths = _sizes(keys, columns, kept.shape[-1])
         scores = int((kept.to(torch.int64) * heights[:, None] * widths).sum())
     return scores, batches * heads
+
+
+def masks_nothing(block_mask: tuple[Any, ...]) -> bool:
+    """Whether attention under a block mask is attention without one.
+
+    Args:
+        block_mask: the tuple of a `BlockMask`.
+    """
+    whole = all(int(size) >= 1 << 30 for size in block_mask[-3:-1])
+    return block_mask[:2] == (1, 1) or (whole and _keeps_all(block_mask[-1]))
+
+
+def _keeps_all(mask_mod: Any) -> bool:
+    return getattr(mask_mod, "__name__", "") in ("noop_mask", "_no_mask")
 
 
 @check_arguments

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from iftplan.base.errors import MeasureError
-from iftplan.nn.counting.operators.block_attention import block_attention, kept_scores
+from iftplan.nn.counting.operators.block_attention import block_attention, kept_scores, masks_nothing
 from iftplan.nn.torch_internals import (
     HigherOrderOperator,
     compiler_loaded,
@@ -169,7 +169,7 @@ def _flex_attention(
     _read_parameters(score_mod, query)
     kept = kept_scores(block_mask, query, key)
     if kept is None:
-        if not _masks_nothing(block_mask):
+        if not masks_nothing(block_mask):
             assumed.append(FULL_PRODUCT)
         grouped = bool(query.shape[1] != key.shape[1])
         batch = query.shape[0]
@@ -180,10 +180,6 @@ def _flex_attention(
         out = block_attention(query, key, value, *kept)
     statistics = query.new_empty(query.shape[:-1])
     return out, statistics, statistics
-
-
-def _masks_nothing(block_mask: tuple[Any, ...]) -> bool:
-    return getattr(block_mask[-1], "__name__", "") in ("noop_mask", "_no_mask") or block_mask[:2] == (1, 1)
 
 
 def _read_parameters(score_mod: Any, query: Tensor) -> None:

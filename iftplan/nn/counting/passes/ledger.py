@@ -39,14 +39,14 @@ class Names:
                 continue
             self._by_id[id(parameter)] = prefix + name
             self._alive.append(parameter)
-            self._by_storage.setdefault(_storage(parameter), prefix + name)
+            self._by_storage.setdefault(storage_address(parameter), prefix + name)
             if name.endswith("_orig"):  # torch.nn.utils.prune computes the weight before each forward
                 pruned = self.reparametrized.setdefault(module, {})
                 pruned[name.removesuffix("_orig")] = prefix + name
 
     def derive(self, tensor: Tensor, name: str) -> None:
         """Let `tensor`, computed from a parameter by a parametrization, carry that parameter's name."""
-        self._derived[_storage(tensor)] = name
+        self._derived[storage_address(tensor)] = name
         self._alive.append(tensor)
 
     def parameter(self, tensor: object, module: nn.Module | None = None) -> str | None:
@@ -56,7 +56,7 @@ class Names:
         name = self._by_id.get(id(tensor))
         if name is not None:
             return name
-        storage = _storage(tensor)
+        storage = storage_address(tensor)
         name = self._by_storage.get(storage) or self._derived.get(storage)
         if name is None and module is not None and module in self.reparametrized:
             return self._pruned(storage, module)
@@ -65,15 +65,9 @@ class Names:
     def _pruned(self, storage: int, module: nn.Module) -> str | None:
         for attribute, original in self.reparametrized[module].items():
             weight = getattr(module, attribute, None)
-            if isinstance(weight, Tensor) and _storage(weight) == storage:
+            if isinstance(weight, Tensor) and storage_address(weight) == storage:
                 return original
         return None
-
-
-def _storage(tensor: Tensor) -> int:
-    if tensor.layout is not torch.strided:
-        return id(tensor)  # several storages, and a view of it has others
-    return storage_address(tensor)
 
 
 @dataclass(slots=True)
