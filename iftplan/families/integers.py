@@ -92,7 +92,8 @@ def at_structure(wide: LayerSpec, family: Family, unknown: int, structure: Struc
     if grid is not None:
         dense = wide.copies * grid.weights(wide, unknown)
     shape = family.definition.matrices
-    matrices = shape(m, n, unknown) * wide.copies if shape else ((capacity, 1),)
+    vectors = ((capacity // wide.experts, 1),) * wide.experts
+    matrices = shape(m, n, unknown) * wide.copies if shape else vectors
     reuse = Fraction(macs, dense) if dense else Fraction(1)
     return IntegerStructure(wide, structure, matrices, capacity, dense, reuse)
 
@@ -166,8 +167,10 @@ def _widen(
     assert layer.in_channels is not None and layer.out_channels is not None
     in_unit, out_unit = _units(layer, mask, round_to)
     if layer.depthwise:
-        channels = _grow(layer, family, density, mask, layer.out_channels, lcm(in_unit, out_unit))
-        return replace(layer, in_channels=channels, out_channels=channels, groups=channels)
+        times = layer.out_channels // layer.in_channels  # filters of each channel
+        unit = lcm(in_unit, out_unit // gcd(out_unit, times))
+        channels = _grow(layer, family, density, mask, layer.in_channels, unit)
+        return replace(layer, in_channels=channels, out_channels=channels * times, groups=channels)
     out_channels = _grow(layer, family, density, mask, layer.out_channels, out_unit)
     if not family.definition.widens:
         return replace(layer, out_channels=out_channels)

@@ -6,7 +6,7 @@ from contextlib import suppress
 from fractions import Fraction
 
 from iftplan.base.errors import InfeasibleError, InputError
-from iftplan.base.units import decimal_text
+from iftplan.base.units import count, decimal_text
 from iftplan.families.closed_forms import FORMS
 from iftplan.families.family import Family
 from iftplan.families.integers import integer_structure
@@ -89,6 +89,10 @@ def _solve(
             "would cost at least as much as the dense layer."
         )
     nnz = stack_close(mask, real.matrices, layer.experts, budget)
+    if not nnz and real.capacity:
+        raise InfeasibleError(
+            f"{family.name}: at sparsity {decimal_text(sparsity)} {mask} masks leave no weight of {layer.name}, whose budget is {count(budget)} weights."
+        )
     macs = layer.positions * (real.dense_uses + nnz + real.layer.products_per_position) // layer.experts
     return Solution(
         layer,

@@ -109,8 +109,9 @@ def structure_text(s: Solution) -> str:
     words = []
     if "multiplier" in s.structure:
         factor = s.structure["multiplier"]
-        words.append("width ×k" if factor is None else f"width ×{factor:.6g}")
-        if s.structure["out_channels"] is not None:
+        unknown = "width ×k" if s.outcome is Outcome.SYMBOLIC else "no width"
+        words.append(unknown if factor is None else f"width ×{factor:.6g}")
+        if s.structure.get("out_channels") is not None:
             words[-1] += f": {s.structure['in_channels']}-{s.structure['out_channels']}"
     for key, value in s.structure.items():
         if key in ("in_channels", "out_channels", "multiplier"):

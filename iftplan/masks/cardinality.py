@@ -9,9 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from math import comb, log, log1p, log2, pi
+from math import comb, e, log, log1p, log2, pi
+from typing import Final
 
 _EXACT_UP_TO = 1024
+
+EXACT_TILE: Final = 12
+"""The shorter side of the largest tile whose masks are counted one way after another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,27 @@ def tile_masks(rows: int, columns: int, kept: int) -> int:
                 following[after] = following.get(after, 0) + ways * count
         states = following
     return sum(states.values())
+
+
+def log2_tile_masks(size: int, kept: int) -> float:
+    """Bits to name one size×size mask with exactly `kept` ones in every row and column.
+
+    Up to 12×12 by exact counting, which takes ten times longer with every other row; beyond by the asymptotic formula of Canfield
+    and McKay (Electronic Journal of Combinatorics 12, 2005, theorem 1), which is within .02 bits of a 12×12 tile, and closer
+    the larger the tile.
+
+    Args:
+        size: M of N:M.
+        kept: N of N:M.
+
+    Example:
+        >>> round(log2_tile_masks(4, 2), 3), round(log2_tile_masks(32, 16), 1)
+        (6.492, 847.1)
+    """
+    if size <= EXACT_TILE or kept in (0, size):
+        return log2(tile_masks(size, size, kept))
+    whole = 2 * size * log2_choose(size, kept) - log2_choose(size * size, size * kept)
+    return whole + (size - 1) * log2(1 - 1 / size) + log2(e) / 2
 
 
 def _fill_row(state: tuple[int, ...], ones: int, need: int) -> Iterable[tuple[tuple[int, ...], int]]:

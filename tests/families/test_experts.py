@@ -39,6 +39,12 @@ def test_a_mixture_is_written_as_it_is_read(text: str) -> None:
     assert str(parse_mixture(text)) == text
 
 
+@pytest.mark.parametrize("number", ["1.333333333", "10.33333333", "999999999.999999999/999999999"])
+def test_long_decimals_can_be_read_back(number: str) -> None:
+    found = parse_mixture(f"experts:8x2:capacity={number}:balance=0.000000001")
+    assert parse_mixture(str(found)) == found
+
+
 def test_a_mixture_is_read_in_any_case() -> None:
     assert parse_mixture(" Experts:8X2:SOFTMAX ") == Mixture(8, 2)
 

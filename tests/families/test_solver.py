@@ -9,13 +9,16 @@ from math import isqrt, lcm, prod, sqrt
 from typing import Any
 
 import pytest
+import sympy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import iftplan as ift
 from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.families.builtin import FAMILIES
 from iftplan.families.solution import Outcome
 from iftplan.families.solver import solve
+from iftplan.families.tables import structure_text
 from iftplan.masks import parse_mask
 from iftplan.models.notation import parse_layer
 from iftplan.models.spec import Kind, LayerSpec
@@ -406,3 +409,41 @@ def test_a_layer_beyond_a_machine_word_has_its_budget_and_its_bits() -> None:
     assert found.nnz == 2**31 * (2**31 + 1) == found.macs
     assert found.structure["out_channels"] == 3037000502  # ceil(sqrt(2)·(2**31 + 1)), by bc
     assert found.cardinality.log2_masks == pytest.approx(found.capacity, rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("layer", "sparsity", "mask"),
+    [("linear:10-10", "0.9", "block16x16"), ("linear:64-64", "0.9999", "fan-in")],
+)
+def test_a_layer_without_a_weight_is_no_solution(layer: str, sparsity: str, mask: str) -> None:
+    with pytest.raises(InfeasibleError, match="leave no weight of"):
+        ift.solve(layer, "wide", sparsity, mask=mask)
+
+
+@pytest.mark.parametrize(
+    ("layer", "family", "options"),
+    [
+        ("linear:64-64", "nm", {}),
+        ("conv3x3:64-64", "wide", {"mask": "2:4"}),
+        ("attention:8@500", "wide", {"round_to": 64}),
+    ],
+)
+def test_a_width_that_cannot_be_is_shown_as_such(layer: str, family: str, options: dict[str, Any]) -> None:
+    mask = parse_mask(options.pop("mask")) if "mask" in options else None
+    found = solve(parse_layer(layer), FAMILIES[family], Fraction("0.7"), mask=mask, throw=False, **options)
+    assert found.outcome is Outcome.INFEASIBLE
+    assert structure_text(found) == "no width"
+
+
+def test_channels_of_a_depthwise_layer_keep_their_filters() -> None:
+    """The output of 64 channels has two filters for each of 32 inputs."""
+    layer = LayerSpec("dw", Kind.CONV2D, 32, 64, (3, 3), 32, 49, depthwise=True)
+    found = ift.solve(layer, "wide", "1/2").structure
+    assert (found["in_channels"], found["out_channels"]) == (64, 128)
+
+
+def test_a_family_of_one_s_own_closes_a_stack_of_experts() -> None:
+    b, m, n, d = sympy.symbols("b m n d", positive=True)
+    own = ift.family("own", cost=b * m * n * d, unknown=b)
+    found = ift.solve("linear:64-64,experts=4", own, "3/4")
+    assert (found.nnz, found.residual_macs) == (4 * 64 * 64, 0)

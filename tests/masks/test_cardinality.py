@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from iftplan.masks.cardinality import log2_choose, tile_masks
+from iftplan.base.errors import InfeasibleError
+from iftplan.masks import NM, cardinality
+from iftplan.masks.cardinality import log2_choose, log2_tile_masks, tile_masks
 
 quick = settings(deadline=None, max_examples=150)
 
@@ -76,6 +78,22 @@ def test_transposable_tiles_written_out(kept: int, of: int) -> None:
         for tile in product(rows, repeat=of)
     )
     assert tile_masks(of, of, kept) == found
+
+
+@pytest.mark.parametrize(("kept", "of"), [(1, 12), (3, 12), (6, 12), (11, 12)])
+def test_large_tiles_are_estimated_closely(kept: int, of: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = log2(tile_masks(of, of, kept))
+    assert log2_tile_masks(of, kept) == exact
+    monkeypatch.setattr(cardinality, "EXACT_TILE", of - 1)
+    assert exact < log2_tile_masks(of, kept) < exact + 0.021
+
+
+def test_tiles_of_every_size_have_an_answer() -> None:
+    whole = NM(16, 32, transposable=True).log2_masks(((64, 64),), 64 * 64 // 2)
+    assert whole == pytest.approx(4 * log2_tile_masks(32, 16))
+    assert 0.82 < whole / (64 * 64) < 0.83  # somewhat less than a bit for each weight
+    with pytest.raises(InfeasibleError, match="edge of 14 inputs and 16 outputs is not known"):
+        NM(8, 16, transposable=True, padded=True).log2_masks(((30, 16),), 200)
 
 
 @pytest.mark.parametrize(("kept", "of"), [(1, 8), (3, 8), (2, 7)])

@@ -148,7 +148,8 @@ class Mixture:
 
 _SIZES = re.compile(r"(?P<experts>\d{1,6})x(?P<chosen>\d{1,6})(?:\+(?P<shared>\d{1,6}))?")
 _NUMBERS = ("capacity", "balance", "locality", "chunks")
-_NUMBER = re.compile(r"\d{1,9}(?:\.\d{1,9})?(?:/[1-9]\d{0,8})?")
+_NUMBER = re.compile(r"\d{1,9}\.\d{1,9}(?:/[1-9]\d{0,8})?|\d{1,18}(?:/[1-9]\d{0,17})?")
+"""A decimal, or a fraction with as many digits as one is written back with that began as a decimal over a number."""
 
 
 def is_mixture(text: str) -> bool:

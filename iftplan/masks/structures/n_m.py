@@ -14,7 +14,7 @@ from math import comb, log2
 from typing import ClassVar, Self
 
 from iftplan.base.errors import InfeasibleError, InputError
-from iftplan.masks.cardinality import log2_choose, tile_masks
+from iftplan.masks.cardinality import EXACT_TILE, log2_choose, log2_tile_masks, tile_masks
 from iftplan.masks.structure import PAD, MaskStructure, Matrices, index_width
 
 
@@ -125,7 +125,8 @@ class NM(MaskStructure):
     def log2_masks(self, matrices: Matrices, nnz: int) -> float:
         """Bits to name one mask: (N_w/M)·log2 C(M, N), or per M×M tile; short groups are named too."""
         groups, short = self.groups(matrices), self.short(matrices, nnz)
-        whole = (groups - short) * self._log2_group(self.kept) + short * self._log2_group(self.kept - 1)
+        whole = (groups - short) * self._log2_group(self.kept)
+        whole += short * self._log2_group(self.kept - 1) if short else 0
         return whole + log2_choose(groups, short) + sum(self._log2_edges(m, n) for m, n in matrices)
 
     def edges(self, inputs: int, outputs: int) -> tuple[tuple[int, int, int], ...]:
@@ -147,10 +148,16 @@ class NM(MaskStructure):
         return shorter * min(self.kept, longer)
 
     def _log2_group(self, kept: int) -> float:
-        return log2(tile_masks(self.of, self.of, kept) if self.transposable else comb(self.of, kept))
+        return log2_tile_masks(self.of, kept) if self.transposable else log2(comb(self.of, kept))
 
     def _log2_edges(self, inputs: int, outputs: int) -> float:
-        return sum(many * log2(tile_masks(r, c, self.kept)) for many, r, c in self.edges(inputs, outputs))
+        edges = self.edges(inputs, outputs)
+        if wide := next(((r, c) for _, r, c in edges if min(r, c) > EXACT_TILE), None):
+            raise InfeasibleError(
+                f"how many {self} masks there are for the edge of {wide[0]} inputs and {wide[1]} outputs is not known; widths that are multiples "
+                f"of {self.of} have no edge."
+            )
+        return sum(many * log2(tile_masks(r, c, self.kept)) for many, r, c in edges)
 
     def _check(self, matrices: Matrices) -> None:
         for rows, columns in () if self.padded else matrices:
