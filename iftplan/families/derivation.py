@@ -115,8 +115,12 @@ def positive_root(equation: Expr, unknown: Expr, who: str) -> Expr:
 
 
 _REST = {t.d: sympy.Rational(1, 3), t.e: 2, t.k: sympy.Rational(17, 10), t.A: 11, t.T: 19, t.D_in: 29}
-_SAMPLES = tuple({**_REST, t.m: m, t.n: n} for m, n in ((37, 53), (53, 37), (5, 997), (997, 5)))
-"""Where a root has to be positive at least once: with fewer inputs than outputs, or more."""
+_SAMPLES = tuple(
+    {**_REST, t.m: m, t.n: n, t.d: density}
+    for density in (sympy.Rational(1, 3), sympy.Rational(1, 20))
+    for m, n in ((37, 53), (53, 37), (5, 997), (997, 5))
+)
+"""Where a root has to be positive at least once: with fewer inputs than outputs, or more, at usual and at high sparsity."""
 
 
 @check_arguments
@@ -180,8 +184,11 @@ def from_definition(definition: Definition) -> Family:
 
 
 def _degree(cost: Expr) -> Any:
-    """How fast the cost grows with the width multiplier where inputs and outputs both do."""
-    return sympy.degree(sympy.sympify(cost).subs(t.e, 2), t.k)
+    """How fast the cost grows with the width multiplier where inputs and outputs both do; None if not as a power."""
+    try:
+        return sympy.degree(sympy.sympify(cost).subs(t.e, 2), t.k)
+    except sympy.PolynomialError:
+        return None
 
 
 def roots(derivation: Derivation) -> tuple[Expr, Expr, Expr]:

@@ -57,7 +57,7 @@ def _weightless(layer: LayerSpec, t: Symbols) -> LayerCost:
 
 _COSTS: Mapping[Kind, Callable[[LayerSpec, Symbols], LayerCost]] = MappingProxyType(
     {
-        Kind.LINEAR: lambda layer, t: LayerCost(t.D_in / layer.groups, t.D_out),
+        Kind.LINEAR: lambda layer, t: LayerCost(t.D_in / layer.groups, t.D_out, copies=layer.experts),
         **{kind: _convolution for kind in Kind if kind.spatial_dims},
         Kind.ATTENTION: lambda layer, t: LayerCost(t.D_in, t.D_in, copies=4, products=2 * t.T * t.D_in),
         Kind.EMBEDDING: _weightless,

@@ -255,6 +255,8 @@ _INPUT = re.compile(
 )
 _FLOAT = re.compile(r"[-+]?(?:\d+\.\d*|\.?\d+e[-+]?\d+|\.\d+|\d+\.\d*e[-+]?\d+|inf)")
 
+_WHOLE = re.compile(r"-?\d+")
+
 
 def parse_input(text: str) -> InputSpec:
     """Read one input of a model: a tensor such as `1x3x32x32`, `1x128:int64` or `scalar`, or a plain value such as `True`.
@@ -296,9 +298,9 @@ def _value(text: str) -> str | None:
     if text.startswith("str:"):
         return text
     number = text.removeprefix("float:")
-    if _FLOAT.fullmatch(number) or (number != text and number.lstrip("-").isdecimal()):
+    if _FLOAT.fullmatch(number) or (number != text and _WHOLE.fullmatch(number)):
         return f"float:{float(number)!r}"
     whole = text.removeprefix("int:")
-    if whole != text and whole.lstrip("-").isdecimal() and len(whole) <= _DIGITS:
+    if whole != text and _WHOLE.fullmatch(whole) and len(whole) <= _DIGITS:
         return f"int:{int(whole)}"
     return None

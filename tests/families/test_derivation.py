@@ -344,3 +344,16 @@ def test_a_derivation_ends_in_the_numbers_that_it_explains() -> None:
 def test_attention_keeps_one_width_under_every_pattern() -> None:
     solution = solve(parse_layer("attention:768@1024,heads=12"), FAMILIES["nm"], Fraction(1, 2))
     assert solution.structure["in_channels"] == solution.structure["out_channels"]
+
+
+def test_a_root_that_is_positive_at_high_sparsity_alone_is_a_root() -> None:
+    """r = m·n·(1-3d)/(m+n) needs a sparsity above 2/3."""
+    m, n, d, r = sympy.symbols("m n d r", positive=True)
+    own = family("d3", cost=3 * m * n * d + r * (m + n), unknown=r)
+    assert solve(parse_layer("linear:64-64"), own, Fraction(3, 4)).structure == {"structure": 8}
+
+
+def test_a_width_under_a_root_is_refused_in_words() -> None:
+    k, m, n, d = sympy.symbols("k m n d", positive=True)
+    with pytest.raises(InputError, match="enters a layer's cost once"):
+        family("x", cost=k * sympy.sqrt(k) * m * n * d, unknown=k)

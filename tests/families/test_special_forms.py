@@ -63,7 +63,7 @@ def symbolic_layers(draw: st.DrawFn) -> LayerSpec:
     return LayerSpec("any", kind, None, None, kernel, groups, depthwise=depthwise)
 
 
-def test_nm_is_wide_and_experts_and_heads_change_nothing() -> None:
+def test_nm_is_wide_heads_change_nothing_and_every_expert_has_masks_of_its_own() -> None:
     wide, nm = (
         special_form(parse_layer("conv3x3"), FAMILIES[name], Fraction(1, 8)) for name in ("wide", "nm")
     )
@@ -73,7 +73,11 @@ def test_nm_is_wide_and_experts_and_heads_change_nothing() -> None:
             plain, more_of = (
                 special_form(parse_layer(k), family, Fraction(3, 8)) for k in (kind, kind + more)
             )
-            assert plain == more_of
+            assert plain.value == more_of.value
+            if kind == "attention":
+                assert plain == more_of
+    found = special_form(parse_layer("linear,experts=4"), FAMILIES["wide"], Fraction(1, 4))
+    assert found.search_space == "16·D_in·D_out"
 
 
 @settings(max_examples=60, deadline=None)

@@ -93,7 +93,7 @@ def test_tiles_of_every_size_have_an_answer() -> None:
     assert whole == pytest.approx(4 * log2_tile_masks(32, 16))
     assert 0.82 < whole / (64 * 64) < 0.83  # somewhat less than a bit for each weight
     with pytest.raises(InfeasibleError, match="edge of 14 inputs and 16 outputs is not known"):
-        NM(8, 16, transposable=True, padded=True).log2_masks(((30, 16),), 200)
+        NM(8, 16, transposable=True, padded=True).log2_masks(((30, 16),), 240)
 
 
 @pytest.mark.parametrize(("kept", "of"), [(1, 8), (3, 8), (2, 7)])
