@@ -13,6 +13,7 @@ from torch import nn
 from iftplan.base.arguments import check_arguments, names_in, one_of
 from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.base.suggestions import did_you_mean
+from iftplan.base.units import decimal_text
 from iftplan.masks import MaskStructure
 from iftplan.masks.distributions import DensityLayer, Distribution, densities, parameter_budget
 from iftplan.nn.application.apply import apply_
@@ -261,6 +262,11 @@ def _counts(
             raise InfeasibleError(
                 f"{one.name}: {error} Or keep it dense with `keep_dense={['first', 'last', one.name]}`."
             ) from error
+    if empty := [one.name for one, kept in zip(layers, found, strict=True) if not kept]:
+        raise InfeasibleError(
+            f"sparsity {decimal_text(sparsity)} leaves no weight of {', '.join(empty[:3])}, and nothing would pass through; take a lower one, "
+            f"or keep {'it' if len(empty) == 1 else 'them'} dense: `keep_dense={['first', 'last', *empty]}`."
+        )
     return found
 
 

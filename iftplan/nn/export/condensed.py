@@ -10,7 +10,7 @@ nothing, such as the neurons that SRigL ablates, are left out.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,9 @@ from torch.nn import functional
 
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
+from iftplan.nn.execution.compaction import expand_
 from iftplan.nn.layers.adapter import adapter_of
+from iftplan.nn.layers.placeholder import placeholder
 from iftplan.nn.masks.masked_weights import SUFFIX
 from iftplan.nn.meta.copies import deep_copy
 
@@ -56,13 +58,15 @@ class Rows(nn.Module):
 
     def forward(self, columns: Tensor) -> Tensor:
         """Product with the sparse matrix: (inputs, samples) → (outputs, samples)."""
+        if not self.values.numel():
+            return columns.new_zeros(self.outputs, columns.shape[1])
         found: Tensor = functional.embedding_bag(
-            self.indices, columns, per_sample_weights=self.values, mode="sum"
+            self.indices, columns, per_sample_weights=self.values.to(columns.dtype), mode="sum"
         )
         if len(self.alive) == self.outputs:
             return found
         zeros = columns.new_zeros(self.outputs, columns.shape[1])
-        return zeros.index_copy(0, self.alive, found)
+        return zeros.index_copy(0, self.alive, found.to(zeros.dtype))
 
 
 class CondensedLinear(nn.Module):
@@ -77,6 +81,18 @@ class CondensedLinear(nn.Module):
         super().__init__()
         self.rows = Rows(layer.weight.detach(), mask)
         self.bias = layer.bias
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+
+    @property
+    def weight(self) -> Tensor:
+        """The dense weight without values, for modules that ask for its dtype."""
+        answer: Tensor = placeholder(
+            (self.out_features, self.in_features),
+            self.rows.values,
+            "a module uses the weight of a CondensedLinear directly, but condensed layers have no dense weight; keep that layer dense, or "
+            "finalize the model instead.",
+        )
+        return answer
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of the linear layer, (…, inputs) → (…, outputs)."""
@@ -146,6 +162,7 @@ def condense_(model: Model) -> Model:
     Raises:
         InputError: nothing is sparse, a sparse layer has no condensed form or has an adapter, or the model itself is the layer.
     """
+    expand_(model)
     found = [(path, module) for path, module in model.named_modules() if _is_sparse(module)]
     if not found:
         raise InputError(
@@ -172,8 +189,8 @@ def _condensed(module: nn.Module) -> nn.Module | None:
     mask = module._buffers.get("weight" + SUFFIX)
     if type(module) is nn.Linear:
         return CondensedLinear(module, mask)
-    if isinstance(module, nn.Conv1d | nn.Conv2d):
-        return CondensedConv(module, mask)
+    if type(module) in (nn.Conv1d, nn.Conv2d):  # others may compute something else
+        return CondensedConv(cast("nn.Conv1d | nn.Conv2d", module), mask)
     return None
 
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 from torch import nn
 
 from iftplan.base.arguments import check_arguments
+from iftplan.nn.execution.compaction import expand_
 from iftplan.nn.masks.masked_weights import enforce_, masked_weights, remove_mask_
 from iftplan.nn.meta.copies import deep_copy
 
@@ -21,7 +22,7 @@ def finalize(model: Model) -> Model:
 
 def finalize_(model: Model) -> Model:
     """The model with its masks baked into its weights, changed in place; see `finalize`."""
-    enforce_(model)
+    enforce_(expand_(model))
     return densify_(model)
 
 
@@ -32,7 +33,8 @@ def densify(model: Model) -> Model:
 
 
 def densify_(model: Model) -> Model:
-    """The model without masks, changed in place; no weight is changed. See `densify`."""
+    """The model without masks, compact layers expanded, changed in place; no weight is changed. See `densify`."""
+    expand_(model)
     for weight in list(masked_weights(model)):
         remove_mask_(weight)
     return model

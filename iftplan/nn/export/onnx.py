@@ -55,7 +55,15 @@ def to_onnx(model: nn.Module, inputs: object, path: str | Path) -> None:
     _try(ready, args, kwargs)
     with _silence():
         try:
-            torch.onnx.export(ready, args, str(place), kwargs=kwargs or None, dynamo=True, verbose=False)
+            torch.onnx.export(
+                ready,
+                args,
+                str(place),
+                kwargs=kwargs or None,
+                dynamo=True,
+                verbose=False,
+                external_data=False,
+            )
         except OSError as error:
             raise InputError(
                 f"{path} cannot be written ({error.strerror or error}); name another place."

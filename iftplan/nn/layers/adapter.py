@@ -28,6 +28,7 @@ class Adapter(nn.Module):
     """
 
     scale: Tensor
+    transposed: Tensor | None
 
     def __init__(self, layer: nn.Module, rank: int, scale: float, generator: Generator) -> None:
         super().__init__()
@@ -37,6 +38,13 @@ class Adapter(nn.Module):
         weight.data.copy_(values)
         nn.init.zeros_(self.up.weight)
         self.register_buffer("scale", torch.tensor(float(scale)))
+        # a state dict has to tell how the weight lies, which a square one's shape does not
+        self.register_buffer("transposed", torch.tensor(True) if is_conv1d(layer) else None)
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+        if self.transposed is not None:  # states of before have no word on it
+            state.setdefault(f"{prefix}transposed", self.transposed)
+        super()._load_from_state_dict(state, prefix, *rest)
 
     def forward(self, x: Tensor) -> Tensor:
         """Tensor that is added to the layer's output."""

@@ -118,14 +118,15 @@ def merged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     ends = [f"{NAME}.{part}" for part in ("up.weight", "down.weight", "scale")]
     begins = [name.removesuffix(ends[0]) for name in state if f".{name}".endswith(f".{ends[0]}")]
     beside = [layer for layer in begins if all(f"{layer}{end}" in state for end in ends)]
-    own = {f"{layer}{end}" for layer in beside for end in ends}
+    own = {f"{layer}{end}" for layer in beside for end in (*ends, f"{NAME}.transposed")}
     found = {name: value for name, value in state.items() if name not in own}
     for layer in beside:
         name = f"{layer}{ends[0]}"
         down, scale = (state[f"{layer}{NAME}.{x}"] for x in ("down.weight", "scale"))
         weight, mask = found[f"{layer}weight"], found.get(f"{layer}weight_mask")
         matrix = product(state[name], down, scale)
-        transposed = weight.ndim == 2 and weight.shape != matrix.shape
+        noted = f"{layer}{NAME}.transposed" in state
+        transposed = noted or (weight.ndim == 2 and weight.shape != matrix.shape)
         added = _shaped(matrix, weight, transposed=transposed)
         found[f"{layer}weight"] = weight + (added if mask is None else added * mask)
     return found

@@ -247,10 +247,10 @@ def _settle_(
             if held:
                 remove_mask_(weight)
                 dropped.append(weight.name)
-        elif not held:
+        elif not held and weight.name not in spared:
             assert given is not None
             register_mask_(weight, given.to(weight.parameter.device, copy=True), weight.structure)
-        elif choice == "keep" and weight.name not in spared:
+        elif held and choice == "keep" and weight.name not in spared:
             if given is not None and _fits(weight, given):
                 weight.mask.copy_(given)
             elif not dense_start:

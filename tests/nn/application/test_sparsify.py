@@ -202,3 +202,9 @@ def test_layers_without_a_size_are_refused_instead_of_left_dense() -> None:
     model = nn.Sequential(nn.LazyLinear(32), nn.Linear(32, 32), nn.Linear(32, 4))
     with pytest.raises(ift.InputError, match="0 has no size yet"):
         inn.sparsify(model, "1/2", keep_dense="none")
+
+
+def test_no_layer_is_left_without_a_weight() -> None:
+    model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 64))
+    with pytest.raises(ift.InfeasibleError, match=r"leaves no weight of 0, and nothing would pass through"):
+        inn.sparsify(model, 0.95, keep_dense="none")

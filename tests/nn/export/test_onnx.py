@@ -83,3 +83,8 @@ def test_what_cannot_be_written_is_said(
     pytest.importorskip("onnxscript", reason="ONNX export needs onnxscript, of the extra onnx")
     with pytest.raises(error, match=says):
         inn.to_onnx(model, inputs, tmp_path / place)
+
+
+def test_a_network_is_one_file(tmp_path: Path) -> None:
+    inn.to_onnx(nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 64)), "1x64", tmp_path / "net.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]

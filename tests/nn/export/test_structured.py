@@ -117,6 +117,57 @@ def test_what_has_no_condensed_form_is_refused(model: nn.Module, says: str) -> N
 # --- 2:4 as torch packs it ----------------------------------------------------------------------------
 
 
+def test_what_keeps_nothing_gives_its_bias() -> None:
+    """A channel of a depthwise convolution, and a whole layer."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Flatten(), nn.Linear(16, 3))
+    with torch.no_grad():
+        model[0].weight[1] = 0
+        model[2].weight.zero_()
+        x = torch.randn(2, 4, 4, 4)
+        torch.testing.assert_close(condense(model)(x), model(x))
+        with torch.autocast("cpu", torch.bfloat16):
+            torch.testing.assert_close(condense(model)(x), model(x), rtol=0.05, atol=0.05, check_dtype=False)
+
+
+def test_a_host_that_reads_the_weight_of_its_layers_calls_them() -> None:
+    torch.manual_seed(0)
+    host = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
+    model = ift.nn.sparsify(
+        nn.Sequential(host), "1/2", keep_dense=["0.self_attn.in_proj_weight", "0.self_attn.out_proj"]
+    )
+    x = torch.randn(2, 5, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(condense(model).eval()(x), model(x))
+
+
+def test_convolutions_that_compute_something_else_are_refused() -> None:
+    class Causal(nn.Conv1d):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(nn.functional.pad(x, (2, 0)))
+
+    model = nn.Sequential(Causal(4, 4, 3), nn.AdaptiveAvgPool1d(1))
+    with torch.no_grad():
+        model[0].weight[0, 0] = 0
+    with pytest.raises(InputError, match="0 is a Causal, but only"):
+        condense(model)
+
+
+def test_compact_layers_are_expanded_first() -> None:
+    torch.manual_seed(0)
+    model = ift.nn.sparsify(
+        nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)), "9/10", keep_dense="none"
+    )
+    x, expected = torch.randn(3, 64), {name: p.clone() for name, p in finalize(model).state_dict().items()}
+    y = model(x)
+    compact = ift.nn.compact_(model)
+    assert isinstance(condense(compact)[0], CondensedLinear)
+    torch.testing.assert_close(condense(compact)(x), y)
+    found = finalize(compact).state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 def two_of_four(dtype: torch.dtype, structure: str = "2:4") -> Tensor:
     weight = torch.randn(64, 128, generator=torch.Generator().manual_seed(0))
     return (weight * choose(parse_mask(structure), weight.abs(), 64 * 64)).to(dtype)

@@ -13,6 +13,7 @@ import iftplan as ift
 from iftplan import nn
 from iftplan.base.errors import InputError
 from iftplan.nn.masking.step_masks import step_macs
+from iftplan.nn.sources.zoo.conv1d import Conv1D
 from iftplan.nn.warmstart.adapters import adapter_macs, merged
 from iftplan.runs.costs.training_cost import TrainingCost
 from tests.support.training import loss_of
@@ -170,3 +171,17 @@ def test_condensed_layers_have_no_adapters() -> None:
     x = torch.randn(3, 16)
     merged_model = nn.merge_adapters_(moved(model, "0"))
     torch.testing.assert_close(nn.condense(merged_model)(x), merged_model(x))
+
+
+def test_a_square_weight_that_lies_inputs_first_is_merged_so() -> None:
+    """GPT-2's projections: a state dict has no other way to tell how they lie."""
+    torch.manual_seed(0)
+    model = nn.add_adapters_(tnn.Sequential(Conv1D(8, 8)), 2, layers=["0"])
+    tnn.init.normal_(model.get_parameter("0.adapter.up.weight"))
+    state = copy.deepcopy(model.state_dict())
+    nn.merge_adapters_(model)
+    found = merged(state)
+    assert found.keys() == model.state_dict().keys()
+    torch.testing.assert_close(found["0.weight"], model[0].weight)
+    again = nn.add_adapters_(tnn.Sequential(Conv1D(8, 8)), 2, layers=["0"])
+    again.load_state_dict({name: value for name, value in state.items() if "transposed" not in name})

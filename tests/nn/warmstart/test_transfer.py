@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn as tnn
 
 from iftplan import nn
 from iftplan.base.errors import InputError, StaleError
@@ -224,3 +225,15 @@ def test_a_model_without_values_takes_none() -> None:
         model = torch.nn.Sequential(torch.nn.Linear(4, 3))
     with pytest.raises(InputError, match="on the meta device"):
         nn.load_(model, torch.nn.Sequential(torch.nn.Linear(4, 3)).state_dict())
+
+
+def test_fresh_layers_of_a_model_without_masks_stay_dense() -> None:
+    torch.manual_seed(0)
+    plain = tnn.Sequential(tnn.Linear(4, 8), tnn.ReLU(), tnn.Linear(8, 4))
+    sparse = nn.sparsify(
+        tnn.Sequential(tnn.Linear(4, 8), tnn.ReLU(), tnn.Linear(8, 4)), "1/2", keep_dense="none"
+    )
+    before = plain.get_parameter("2.weight").clone()
+    nn.load_(plain, sparse.state_dict(), fresh=["2"])
+    assert torch.equal(plain.get_parameter("2.weight"), before)
+    assert [weight.name for weight in nn.masked_weights(plain)] == ["0.weight"]

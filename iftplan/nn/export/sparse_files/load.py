@@ -85,6 +85,7 @@ def load_sparse_(
             f"{path} has no linear layer or convolution that sparse kernels can run in {type(inner).__name__} on the CPU; load it with execution='dense'."
         )
     execute_dense_(inner)
+    meta = any(tensor.is_meta for tensor in inner.state_dict().values())
     for weight in list(masked_weights(inner)):
         remove_mask_(weight)
     for weight, stored in _sparse(inner, contents):
@@ -93,8 +94,11 @@ def load_sparse_(
             compact_layer_(weight.module, stored.mask, values)
         else:
             _fill_(weight, stored)
-    meta = any(tensor.is_meta for tensor in inner.state_dict().values())
-    inner.load_state_dict({**contents.others, **_shared_others(contents)}, strict=False, assign=meta)
+    others = {**contents.others, **_shared_others(contents)}
+    if meta:  # values take the places of the model's tensors, in the model's types as ever
+        own = inner.state_dict()
+        others = {name: tensor.to(own[name].dtype) for name, tensor in others.items()}
+    inner.load_state_dict(others, strict=False, assign=meta)
     if meta:
         _tie_(inner, contents)
     return execute_sparse_(model) if execution == "sparse" else model

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError, StaleError
+from iftplan.nn.export.sparse_files.contents import same_tensors
 from iftplan.nn.masks.masked_weights import SUFFIX
 from iftplan.plans.audit.updates import UpdateReport, WeightUpdate
 
@@ -60,8 +61,11 @@ def weight_updates(
         raise StaleError(
             f"{names[1]} is another network than {names[0]}: {', '.join(odd[:3])}{' …' if odd[3:] else ''} {'differs' if len(odd) == 1 else 'differ'}. Compare checkpoints of one plan."
         )
+    tied = same_tensors(ours).keys() & same_tensors(theirs).keys()  # one weight under two names moves once
     layers = tuple(
-        _update(name, ours[name], theirs[name], _kept(name, before, after), thresholds) for name in ours
+        _update(name, ours[name], theirs[name], _kept(name, before, after), thresholds)
+        for name in ours
+        if name not in tied
     )
     return UpdateReport(*names, tuple(thresholds), layers)
 

@@ -401,3 +401,33 @@ def test_other_readers_of_the_format_read_the_file(tmp_path: Path) -> None:
     tensors = safetensors.load_file(file)
     assert torch.equal(tensors["head.weight.values"], net.head.weight[net.head.weight_mask])
     assert torch.equal(tensors["norm.running_var"], net.norm.running_var)
+
+
+def test_what_is_all_tied_and_sparse_stays_tied_from_the_meta_device(tmp_path: Path) -> None:
+    def build() -> nn.Sequential:
+        net = nn.Sequential(nn.Linear(8, 8, bias=False), nn.Linear(8, 8, bias=False))
+        net[1].weight = net[0].weight
+        return net
+
+    torch.manual_seed(0)
+    net = inn.sparsify(build(), "1/2", keep_dense="none")
+    inn.save_sparse(net, tmp_path / "net.safetensors")
+    with torch.device("meta"):
+        empty = build()
+    found = inn.load_sparse_(empty, tmp_path / "net.safetensors")
+    assert found[1].weight is found[0].weight
+    assert torch.equal(found.get_parameter("0.weight"), net.get_parameter("0.weight"))
+
+
+def test_a_file_of_another_type_gives_a_model_one_type(tmp_path: Path) -> None:
+    def build() -> nn.Sequential:
+        return nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.LayerNorm(16), nn.Linear(16, 4))
+
+    torch.manual_seed(0)
+    net = inn.sparsify(build(), "1/2", keep_dense="none").bfloat16()
+    inn.save_sparse(net, tmp_path / "net.safetensors")
+    with torch.device("meta"):
+        empty = build()
+    found = inn.load_sparse_(empty, tmp_path / "net.safetensors")
+    assert {p.dtype for p in found.parameters()} == {torch.float32}
+    assert found(torch.randn(2, 8)).shape == (2, 4)

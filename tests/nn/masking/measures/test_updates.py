@@ -74,3 +74,13 @@ def test_other_networks_and_thresholds_are_refused() -> None:
     for wrong in ([], [-1.0]):
         with pytest.raises(InputError, match="not negative"):
             nn.weight_updates(before, after, wrong)
+
+
+def test_tied_weights_move_once() -> None:
+    def state(value: float) -> dict[str, torch.Tensor]:
+        weight = torch.full((4, 8), value)
+        return {"embedding.weight": weight, "head.weight": weight, "bias": torch.zeros(2)}
+
+    report = nn.weight_updates(state(1.0), state(2.0))
+    assert [layer.name for layer in report.layers] == ["embedding.weight", "bias"]
+    assert report.total.weights == 34
