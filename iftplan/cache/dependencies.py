@@ -86,7 +86,8 @@ class Footprint:
     A key is a kind and a place: `file:PATH` for content, `modules:FOLDER` for what can be imported from it,
     `names:FOLDER` for everything in it, `variables:A,B` for environment variables. Paths inside the folder are
     relative to it, so that a footprint holds in another checkout. `there:PATH` is whether something is there and how
-    large it is, for what was asked about without being opened; `machine:` is the machine's name and number of processors.
+    large it is, for what was asked about without being opened; `link:PATH` is where a path with symbolic links leads;
+    `machine:` is the machine's name and number of processors.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -95,8 +96,16 @@ class Footprint:
 
     def key(self, kind: str, path: str) -> str:
         """Name of a place in cache entries."""
-        real = Path(os.path.realpath(path))
-        return f"{kind}:{real.relative_to(self._folder) if real.is_relative_to(self._folder) else real}"
+        return f"{kind}:{self._inside(os.path.realpath(path))}"
+
+    def link(self, path: str) -> str:
+        """Name of a path that leads somewhere else, in cache entries."""
+        return f"link:{self._inside(os.path.abspath(path))}"  # noqa: PTH100  (Path.resolve would follow it)
+
+    def _inside(self, place: str) -> Path:
+        """A path relative to the folder, where it lies in it."""
+        path = Path(place)
+        return path.relative_to(self._folder) if path.is_relative_to(self._folder) else path
 
     def state(self, key: str) -> str:
         """Digest of what is in a place now; empty where nothing is."""
@@ -121,6 +130,8 @@ class Footprint:
         if kind == "machine":
             return _digest(*platform.uname(), str(os.cpu_count()))
         path = self._folder / place
+        if kind == "link":
+            return _digest(str(self._inside(os.path.realpath(path))))
         if kind == "there":
             return "folder" if path.is_dir() else str(path.stat().st_size) if path.exists() else ""
         if kind == "file":
@@ -198,6 +209,8 @@ class Reads:
                 self.outward["read what is no file"] = None  # and to look at a pipe would be to wait for it
             else:
                 yield footprint.key(kind, path)
+                if real != os.path.abspath(path):  # noqa: PTH100
+                    yield footprint.link(path)
         for (
             folder
         ) in sys.path:  # what is there first is imported, and what was loaded already was not looked for

@@ -103,6 +103,36 @@ def test_a_change_of_what_was_read_is_noticed(project: Path, change: str) -> Non
     assert not Footprint(project).unchanged(states)
 
 
+@pytest.mark.parametrize(
+    ("link", "targets", "line"),
+    [
+        ("width.txt", ("eight.txt", "more.txt"), "Path('width.txt').read_text()"),
+        ("current", ("v1", "v2"), "Path('current/width.txt').read_text()"),
+        ("linked", ("v1", "v2"), "import linked.deep"),
+    ],
+)
+def test_a_link_that_leads_elsewhere_is_noticed(
+    project: Path, link: str, targets: tuple[str, str], line: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    for name in ("eight.txt", "more.txt"):
+        (project / name).write_text(name)
+    for folder in ("v1", "v2"):
+        (project / folder).mkdir()
+        (project / folder / "width.txt").write_text(folder)
+        (project / folder / "deep.py").write_text(f"X = {folder!r}")
+    (project / link).symlink_to(targets[0])
+    (project / "main.py").write_text(f"from pathlib import Path\n{line}\n")
+    states, outward = recorded(project)
+    assert not outward
+    assert Footprint(project).unchanged(states)
+    copy = tmp_path_factory.mktemp("elsewhere") / "copy"
+    subprocess.run(["cp", "-r", str(project), str(copy)], check=True)
+    assert Footprint(copy).unchanged(states)
+    (project / link).unlink()
+    (project / link).symlink_to(targets[1])
+    assert not Footprint(project).unchanged(states)
+
+
 def test_to_look_for_a_shared_library_is_not_to_ask_the_world(project: Path) -> None:
     """Builds of torch with CUDA do so when they are imported; `find_library` starts a process of the system's."""
     look = "import ctypes.util; ctypes.util.find_library('c')"
