@@ -28,6 +28,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     dense = {"transform": "none", "sparsity": 0.0, "method": "dense", "maskable_weights": 0, "nnz": 0}
     run_directory(home / "runs", "dense", metric=0.91, train_macs=6 * 10**20, **dense)
     run_directory(home / "runs", "cheap", metric=0.8, train_macs=10**20, sparsity=0.5)
+    run_directory(home, "one", data="cifar10")
+    run_directory(home, "two", data="cifar100")
     run_directory(home / "other", "text", metric_name="perplexity", metric=5.0, data="book")
     for i, sparsity in enumerate(("1/2", "3/4")):
         ift.save(ift.plan(chain(), "wide", sparsity), str(home / f"plan{i}.json"))
@@ -47,6 +49,7 @@ COMMANDS = {
     "untrained": "pareto plan0.json plan1.json",
     "plans": "pareto plan0.json plan1.json --y log2_masks --format csv",
     "digits": "pareto runs --paper --task ImageNet",
+    "both": "pareto one two --paper --task CIFAR-100",
     "whose": "pareto runs --paper",
     "unwritable": "pareto runs -o nowhere/a.png",
     "macs": "plot macs plan0.json -o macs.svg",
@@ -177,6 +180,21 @@ def test_vision_closes_all_layers_as_the_paper_does() -> None:
         assert 0 <= one.dense_macs - one.macs < 16
 
 
+def test_what_was_fine_tuned_with_every_weight_costs_every_weight() -> None:
+    rows = [
+        r
+        for r in published_results("WikiText-103")
+        if r.model == "GPT-3 Small (Pile)" and r.transform == "wide"
+    ]
+    found = {(o.method, o.sparsity): o for o in published_observations(rows, ift.read_model)}
+    dense = found["dense-finetune", 0.75]
+    sparse = next(o for (method, s), o in found.items() if s == 0.75 and method != "dense-finetune")
+    assert dense.macs is not None and sparse.macs is not None and sparse.nnz and dense.nnz
+    assert dense.nnz == dense.maskable_weights == sparse.maskable_weights
+    # every masked weight is applied at each of 2048 positions
+    assert dense.macs - sparse.macs == 2048 * (dense.nnz - sparse.nnz)
+
+
 def test_everything_published_on_cifar100_has_a_cost() -> None:
     """The fifteen points of table 10 among them; their dense costs are the closed forms of tests/nn/sources/test_zoo.py."""
     found = published_observations(published_results("CIFAR-100"), ift.read_model)
@@ -201,3 +219,12 @@ def test_networks_that_are_not_in_the_zoo_have_no_costs() -> None:
 
 def _unread(source: str) -> ModelSpec:
     raise AssertionError(f"{source} is not needed")
+
+
+def test_one_name_is_not_given_to_two_data_sets(runs: dict[str, Run]) -> None:
+    run = runs["both"]
+    assert run.code == 2
+    assert (
+        "was trained on cifar10 and" in run.err
+        and "cifar100, so --task cannot be the name of both" in run.err
+    )

@@ -18,12 +18,15 @@ _ELSEWHERE = (
 )  # fmt: skip
 """What an observation says itself."""
 
-_OF_THE_MACHINE = tuple(
-    f"training.{key}"
-    for key in (
-        "threads", "strategy", "execution", "channels_last", "eval_interval", "checkpoint_interval", "checkpoints",
-        "spectra",
-    )
+_OF_THE_MACHINE = (
+    "data.workers", "recycling.measure",
+    *(
+        f"training.{key}"
+        for key in (
+            "threads", "strategy", "execution", "channels_last", "eval_interval", "checkpoint_interval", "checkpoints",
+            "spectra", "timeout", "tensor_parallel", "replicas", "recompute",
+        )
+    ),
 )  # fmt: skip
 """How it is computed, and when it is looked at: no other numbers are meant."""
 

@@ -70,10 +70,11 @@ def iso_flop(found: TradeOff) -> tuple[str, ...]:
     """Groups of equal cost, one line."""
     if not found.groups:
         return ()
+    within = f"equal cost within {100 * found.tolerance:.3g} %"
     if len(found.groups) > _TOLD:
-        return (f"equal cost within 5 %: {len(found.groups)} groups",)
+        return (f"{within}: {len(found.groups)} groups",)
     told = (
         f"{len(group)} at {abbreviate(sum(found.entries[i].x.mean for i in group) / len(group))}"
         for group in found.groups
     )
-    return (f"equal cost within 5 %: {', '.join(told)}",)
+    return (f"{within}: {', '.join(told)}",)

@@ -41,6 +41,7 @@ class TradeOff(Displayed, Framed):
         readings: dense configuration by index, and what the others' frontier costs where it is as good.
         groups: configurations of equal cost, by index.
         notes: sentences that a reader must know.
+        tolerance: relative difference up to which costs are called equal.
     """
 
     x: Axis
@@ -51,6 +52,7 @@ class TradeOff(Displayed, Framed):
     readings: tuple[tuple[int, Reading], ...]
     groups: tuple[tuple[int, ...], ...]
     notes: tuple[str, ...] = ()
+    tolerance: float = 0.05
 
     def tables(self) -> tuple[Table, ...]:
         """The tables that show the value, the details first."""
@@ -111,6 +113,7 @@ def tradeoff(
         readings,
         groups,
         (*_left_out(given, drawn, cost, gain), *_kept_apart(entries)),
+        tolerance,
     )
 
 

@@ -13,7 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import iftplan as ift
+from iftplan.base.documents import dumps
 from iftplan.base.errors import InputError
+from iftplan.plans.document.plan import plan_document
 from iftplan.runs.laws.fitting.fit import FitSettings, LawFit, fit_law
 from iftplan.runs.laws.fitting.runs import LawRuns, read_runs
 from iftplan.runs.laws.law import Law
@@ -211,3 +214,18 @@ def test_settings_that_fit_nothing_are_refused() -> None:
     for wrong in ({"starts": 0}, {"delta": 0.0}, {"resamples": -1}):
         with pytest.raises(InputError, match="a fit needs"):
             FitSettings(**wrong)
+
+
+def test_runs_of_text_count_tokens_and_dense_controls_the_weights_that_the_plan_masks(tmp_path: Path) -> None:
+    plan = ift.plan("zoo:digits-cnn", "none", "3/4")
+    masked = [layer for layer in plan.layers if layer.maskable]
+    of_text = {"metric_name": "perplexity", "metric": 7.0, "test_loss": 1.9, "samples": 100}
+    config = {"data": {"context": 64}}
+    run_directory(tmp_path, "sparse", config=config, **of_text)
+    dense = run_directory(
+        tmp_path, "dense", config=config, nnz=0, maskable_weights=0, sparsity=0.0, transform="none", method="dense", **of_text
+    )  # fmt: skip
+    (dense / "plan.json").write_text(dumps(plan_document(plan)), encoding="utf-8")
+    found = read_runs(str(tmp_path), published("sparse", "vit-jft"))
+    assert found.values["data"] == (6400.0, 6400.0)
+    assert found.values["params"] == (float(sum(x.capacity for x in masked)), 25.0)

@@ -19,6 +19,7 @@ from iftplan.runs.results.observations import Observation
 from iftplan.runs.results.pareto import ReadingOutcome, Sense
 from iftplan.runs.results.published.results import published_results
 from iftplan.runs.results.reading import of_plan, read_observations
+from iftplan.runs.results.tables import tradeoff_table
 from iftplan.runs.results.tradeoff import tradeoff
 from tests.support.hand_specs import chain
 from tests.support.runs.directories import run_directory
@@ -162,6 +163,11 @@ def test_equal_accuracy_is_read_off_the_sparse_frontier() -> None:
     assert (reading.outcome, reading.ratio) == (ReadingOutcome.READ, pytest.approx(2.0))
 
 
+def test_the_tolerance_is_the_one_that_was_asked_for() -> None:
+    found = tradeoff([seen(0.8), seen(0.9, transform="parallel")], tolerance=0.01)
+    assert "equal cost within 1 %: 2 at " in " ".join(tradeoff_table(found).notes)
+
+
 def test_flops_are_two_for_each_mac() -> None:
     one, two = (tradeoff([seen(0.5)], convention=c) for c in Convention)
     assert two.entries[0].x.mean == 2 * one.entries[0].x.mean
@@ -261,9 +267,17 @@ def test_runs_of_other_settings_are_no_seeds_of_each_other(
     [
         ({}, {"training": {"batch_size": 128}}),  # what older runs leave unsaid is the default
         ({}, {"training": {"threads": 3, "eval_interval": 7, "checkpoint_interval": 9}}),
+        (
+            {},
+            {
+                "data": {"workers": 2},
+                "training": {"timeout": 9, "recompute": True, "tensor_parallel": 2, "replicas": 2},
+            },
+        ),
+        ({"recycling": {"measure": True}}, {}),
         ({"data": {"path": "/here/cifar10"}}, {"data": {"path": "/there/cifar10/"}}),
     ],
-    ids=["defaults", "machine", "place"],
+    ids=["defaults", "machine", "processes", "measures", "place"],
 )
 def test_settings_that_shape_no_training_keep_seeds_together(
     tmp_path: Path, one: dict[str, Any], other: dict[str, Any]

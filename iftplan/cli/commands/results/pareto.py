@@ -147,6 +147,7 @@ def _observations(runs: Sequence[str], *, paper: bool, task: str | None) -> list
         )
     found = [o for subject in runs for o in read_observations(subject)]
     if task and found:
+        _check_one_data_set(found)
         found = [_of_task(o, task) for o in found]
     if paper:
         if runs and task is None:
@@ -155,6 +156,17 @@ def _observations(runs: Sequence[str], *, paper: bool, task: str | None) -> list
             )
         found += _published(task or "ImageNet")
     return found
+
+
+def _check_one_data_set(found: Sequence[Observation]) -> None:
+    """Refuse runs on different data sets, which one --task cannot name together."""
+    first = {o.task: o.source for o in reversed(found) if o.task}
+    if len(first) > 1:
+        (one, source), (other, there), *_ = first.items()
+        raise InputError(
+            f"{source} was trained on {one} and {there} on {other}, so --task cannot be the name of both. Results on different data sets "
+            "cannot be compared; draw them separately."
+        )
 
 
 def _of_task(o: Observation, task: str) -> Observation:

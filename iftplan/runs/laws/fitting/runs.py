@@ -74,10 +74,35 @@ def _of_directories(path: Path, law: Law) -> dict[str, dict[str, float]]:
         document = parse_result(loads(read_text(file), file), file)
         loss = next((document[key] for key in _LOSSES if document.get(key) is not None), None)
         given: dict[str, Any] = {name: document.get(key) for name, key in _RECORDED.items()} | {"loss": loss}
+        given |= {"data": _seen(document, directory), "params": document.get("nnz") or _maskable(directory)}
         if missing := [name for name, value in given.items() if value is None]:
             raise InputError(f"{file} does not say its {', '.join(missing)}; leave the run out.")
         found[file] = {name: float(given[name]) for name in (*(v.name for v in law.variables), "loss")}
     return found
+
+
+def _seen(document: Mapping[str, Any], directory: Path) -> int | None:
+    """Samples that a run saw, of text the tokens."""
+    samples: int | None = document.get("samples")
+    if samples is None or document.get("metric_name") != "perplexity":
+        return samples
+    from iftplan.runs.records import parse_record
+    from iftplan.runs.settings import DataConfig
+
+    file = str(directory / "run.json")
+    settings = parse_record(loads(read_text(file), file), file).get("config", {}).get("data", {})
+    return samples * int(settings.get("context", DataConfig().context))
+
+
+def _maskable(directory: Path) -> int | None:
+    """Weights of the dense model that the plan of a run masks; None without a plan."""
+    from iftplan.plans.document.plan import parse_plan
+
+    file = directory / "plan.json"
+    if not file.is_file():
+        return None
+    plan = parse_plan(loads(read_text(str(file)), str(file)), str(file))
+    return sum(layer.before.weights for layer in plan.layers if layer.maskable and layer.before) or None
 
 
 def _checked(law: Law, rows: Mapping[str, Mapping[str, float]], path: str) -> LawRuns:

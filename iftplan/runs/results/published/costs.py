@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from types import MappingProxyType
+from typing import Final
 
 from iftplan.families.builtin import family_named
 from iftplan.families.solver import mask_for
@@ -73,6 +74,9 @@ SETTINGS: Mapping[tuple[str, str], Setting] = MappingProxyType(
 )
 """Published models whose network is in the zoo; of the others nothing is counted."""
 
+DENSE_FINETUNE: Final = "dense-finetune"
+"""Method of published rows that were trained sparse and then fine-tuned with every weight."""
+
 
 def published_observations(
     results: Sequence[PublishedResult], read: Callable[[str], ModelSpec]
@@ -110,13 +114,18 @@ def _observation(result: PublishedResult, specs: Mapping[str, ModelSpec]) -> Obs
 
     planned = planned_result(result, specs[setting.model], setting)
     cardinality = planned.cardinality
+    masked = [layer for layer in planned.layers if layer.maskable]
+    pruned = (
+        0 if result.method == DENSE_FINETUNE else 1
+    )  # fine-tuned with every weight, it computes with every one
     return replace(
         bare,
         scope=setting.scope_name,
-        macs=planned.macs(Scope.MODEL),
+        macs=planned.macs(Scope.MODEL)
+        + (1 - pruned) * sum((layer.capacity - layer.nnz) * layer.positions for layer in masked),
         dense_macs=planned.dense_macs(Scope.MODEL),
         train_macs=training_macs(planned, result.method, setting),
-        nnz=sum(layer.nnz for layer in planned.layers if layer.maskable),
+        nnz=sum(layer.nnz if pruned else layer.capacity for layer in masked),
         maskable_weights=cardinality.maskable_weights,
         log2_masks=cardinality.log2_masks,
     )
