@@ -146,7 +146,7 @@ def file_format(file: str, form: Format | None) -> Format:
         file: its name, whose ending chooses.
         form: the form asked for, which chooses before.
     """
-    return form or _SUFFIXES.get(Path(file).suffix, Format.JSON)
+    return form or _SUFFIXES.get(Path(file).suffix.lower(), Format.JSON)
 
 
 def report_form(file: str) -> Format:

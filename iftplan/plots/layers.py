@@ -58,7 +58,10 @@ def density_picture(plan: Plan, *, title: str = "", theme: str = "light") -> Pic
     densities = [float(layer.density) if layer.maskable else 1.0 for layer in layers]
     with drawing(colors):
         figure, axes = _paper(colors, layers)
-        _bars(axes, densities, colors.palette[0], 0.0, "under a mask", thickness=0.75)
+        label = (
+            "under a mask" if _rows(layers) or all(x.maskable for x in layers) else "under a mask; 1 without"
+        )
+        _bars(axes, densities, colors.palette[0], 0.0, label, thickness=0.75)
         free = [0.0 if layer.maskable else 1.0 for layer in layers]
         if any(free) and _rows(layers):
             _bars(axes, free, colors.grid, 0.0, "no mask", thickness=0.75, hatch="....", edge=colors.muted)

@@ -10,7 +10,7 @@ import pytest
 
 from iftplan.base.documents import digest
 from iftplan.base.errors import InputError
-from iftplan.runs.histories.learning import learning_curves, read_learning
+from iftplan.runs.histories.learning import _name, learning_curves, read_learning
 from iftplan.runs.histories.masks import read_history
 from iftplan.runs.results.pareto import Estimate
 
@@ -135,3 +135,15 @@ def test_a_run_that_came_apart_has_no_mean_there(tmp_path: Path) -> None:
 def test_a_loss_that_no_run_writes_is_refused_with_its_place(tmp_path: Path, rows: str, told: str) -> None:
     with pytest.raises(InputError, match=told.replace("'", ".")):
         read_learning(run(tmp_path / "run", rows))
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["wide-rigl-seed0-1a2b3c45", "wide-rigl-seed1-99aabbcc"], "wide-rigl"),
+        (["run-0", "run-1"], "run"),
+        (["seed0", "seed1"], "seed0"),
+    ],
+)
+def test_a_mean_over_seeds_is_named_after_none(names: list[str], shown: str) -> None:
+    assert _name(names) == shown

@@ -46,7 +46,9 @@ class TrainingLedger:
         shapes = {name: tuple(mask.shape) for name, mask in leaf_names(state.masks).items()}
         self._layers = [view.layer for view in views_of(plan, shapes)]
         self._cost = TrainingCost.of(plan, input_gradient)
-        self._algorithm = for_training(algorithm, 1)  # only what it looks at is asked
+        self._algorithm = for_training(
+            algorithm, 10**9
+        )  # only what it looks at is asked, and no step is beyond that
         self._kept, self._changes = _seen(state)
         self.macs = macs
         self.dense_macs = dense_macs

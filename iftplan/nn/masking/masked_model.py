@@ -78,7 +78,7 @@ class Subject:
         rows = [view.mask_rows() for view in self.views]
         units = opened = [mask.shape[1] for mask in rows]
         if isinstance(algorithm, RunMethod):
-            opened = algorithm.opened(units, list(self.targets.values()))
+            opened = algorithm.opened(units, list(self.targets.values()), [len(mask) for mask in rows])
         for view, mask, kept in zip(self.views, rows, opened, strict=True):
             if kept == mask.shape[1]:
                 view.weight.mask.fill_(True)

@@ -16,7 +16,8 @@ from iftplan.runs.results.pareto import Estimate, estimate
 from iftplan.runs.results.shaping import shaping_settings
 
 _COLUMNS = ("step", "test_loss", "train_macs")
-_SEED = re.compile(r"[-_. ]?(seed)?[-_. ]?[0-9]+$")
+_SEED = re.compile(r"[-_. ]?(seed)?[-_. ]?[0-9]+$|[-_. ]seed[-_. ]?[0-9]+-[0-9a-f]{6,}$")
+"""A seed at the end of a name; in a sweep the digest of the run's settings follows it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,15 +16,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from iftplan.base.errors import InputError
-from iftplan.nn.training.data import opening
+from iftplan.nn.training.data import disk_datasets, opening
 from iftplan.nn.training.data.batches import EvaluationBatches
 from iftplan.nn.training.data.cifar import read_cifar
 from iftplan.nn.training.data.digits import read_digits
+from iftplan.nn.training.data.image_folder import labelled_names
 from iftplan.nn.training.data.images import Images
 from iftplan.nn.training.data.masked_tokens import MaskedWindows
 from iftplan.nn.training.data.opening import kind_of, open_data
 from iftplan.nn.training.data.samples import generator_of, order_of, train_batch
 from iftplan.nn.training.data.tokens import IGNORED, TokenWindows, read_text_tokens
+from iftplan.nn.training.measures.evaluation import loss_of
 from iftplan.runs.settings import DataConfig
 
 
@@ -357,3 +359,57 @@ def test_data_sets_saved_to_disk(tmp_path: Path) -> None:
     text = datasets.DatasetDict({"train": datasets.Dataset.from_dict({"text": ["one two"] * 20})})
     text.save_to_disk(str(tmp_path / "texts"))
     assert open_data(DataConfig("auto", str(tmp_path / "texts"), context=4), silent).metric == "perplexity"
+
+
+def test_a_token_of_the_text_hides_none(tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text("a good book " * 50, encoding="utf-8")
+    config = DataConfig("text", str(tmp_path / "book.txt"), context=8, objective="masked")
+    with pytest.raises(
+        InputError, match=r"data.mask_token is 103, which occurs in .*such as data.mask_token=112"
+    ):
+        open_data(config, silent)
+    assert open_data(replace(config, mask_token=256), silent).classes == 257
+
+
+def test_a_batch_in_which_nothing_is_hidden_has_no_loss() -> None:
+    logits = torch.randn(2, 3, 5, requires_grad=True)
+    loss = loss_of(logits, torch.full((2, 3), IGNORED))
+    loss.backward()
+    assert float(loss) == 0 and logits.grad is not None and not logits.grad.any()
+
+
+def test_a_part_without_labels_is_passed_over(tmp_path: Path) -> None:
+    for place in ("train/cat/1.png", "train/dog/1.png", "val/cat/2.png", "val/dog/2.png", "test/3.png"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / place)
+    train, test, classes = labelled_names(tmp_path)
+    assert (len(train), test, classes) == (2, [("val/cat/2.png", 0), ("val/dog/2.png", 1)], 2)
+
+
+def test_labels_that_nobody_knows_are_passed_over_and_others_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Part:
+        column_names = ("image", "label")
+
+        def __init__(self, labels: list[int]) -> None:
+            self.rows = [{"image": Image.new("RGB", (4, 4)), "label": label} for label in labels]
+
+        def __len__(self) -> int:
+            return len(self.rows)
+
+        def __iter__(self) -> Any:
+            return iter(self.rows)
+
+        def __getitem__(self, key: int | str) -> Any:
+            return [row[key] for row in self.rows] if isinstance(key, str) else self.rows[key]
+
+    parts = {"train": Part([0, 1, 1]), "test": Part([-1, -1]), "validation": Part([1, 0])}
+    monkeypatch.setattr(disk_datasets, "load", lambda root: parts)
+    found = disk_datasets.image_parts(tmp_path, 0, silent)
+    assert found is not None and (found[1][1].tolist(), found[2]) == ([1, 0], 2)
+    parts["validation"] = Part([0, 2])
+    with pytest.raises(
+        InputError, match=r"the test part of .* has labels from 0 to 2, and the classes of train are 0 to 1"
+    ):
+        disk_datasets.image_parts(tmp_path, 0, silent)

@@ -132,7 +132,12 @@ def test_no_token_is_both_trained_and_validated_on(tmp_path: Path, objective: An
     row = np.arange(2000, dtype=np.uint16)
     row.tofile(tmp_path / "tokens.bin")
     config = DataConfig(
-        "tokens", str(tmp_path / "tokens.bin"), context=16, objective=objective, validation_fraction=0.2
+        "tokens",
+        str(tmp_path / "tokens.bin"),
+        context=16,
+        objective=objective,
+        validation_fraction=0.2,
+        mask_token=2000,
     )
     task = open_data(config, silent)
     assert task.validation is not None and isinstance(task.train, Subset)

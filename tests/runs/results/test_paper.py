@@ -25,7 +25,7 @@ from iftplan.runs.results.published.language import (
 )
 from iftplan.runs.results.published.results import all_published, published_results
 from iftplan.runs.results.published.settings import setting_rows
-from iftplan.runs.results.published.tables import contents_table, entry_table
+from iftplan.runs.results.published.tables import check_rounding, contents_table, entry_table
 from iftplan.runs.settings import RunConfig
 from iftplan.runs.sweeps.grid import TRAINED, GridPoint, run_name
 from iftplan.runs.sweeps.reproduction import (
@@ -307,3 +307,16 @@ def test_rows_without_any_result_are_empty_and_never_zero() -> None:
     found = reproduced({}, "stopped")
     assert all(row.found is None and row.train_ratio is None and row.outcome == "stopped" for row in found)
     assert reproduction_table(paper_entry("table8"), found).rows[0][5:8] == ("", "", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "rounding", "says"),
+    [
+        ("table1", "floor", "table1 has no widths that could be rounded"),
+        ("figure3", "cover", "figure3 has no widths that could be rounded"),
+        ("table15", "cover", "counted at the published widths or at floor"),
+    ],
+)
+def test_a_rounding_that_changes_nothing_is_refused(name: str, rounding: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        check_rounding(paper_entry(name), rounding)

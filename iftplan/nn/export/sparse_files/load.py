@@ -15,9 +15,17 @@ from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.execution.compaction import compact_layer_, pays
 from iftplan.nn.execution.execute import execute_dense_, execute_sparse_, has_kernels
 from iftplan.nn.execution.kernels.registers import require_numba
+from iftplan.nn.execution.layers import CompactLayer
 from iftplan.nn.export.sparse_files.contents import Contents
 from iftplan.nn.export.sparse_files.stored_weight import StoredWeight
-from iftplan.nn.masks.masked_weights import SUFFIX, MaskedWeight, masked_weights, register_mask_, remove_mask_
+from iftplan.nn.masks.masked_weights import (
+    SUFFIX,
+    MaskedWeight,
+    has_mask,
+    masked_weights,
+    register_mask_,
+    remove_mask_,
+)
 from iftplan.nn.meta.wrappers import bare
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -158,10 +166,16 @@ def _compactable(model: nn.Module, contents: Contents) -> frozenset[str]:
     )
 
 
+def _is_mask(model: nn.Module, name: str) -> bool:
+    """Whether a tensor of a state dict is a weight's mask, under any name of its module."""
+    path, _, local = name.rpartition(".")
+    return local.endswith(SUFFIX) and has_mask(model.get_submodule(path), local.removesuffix(SUFFIX))
+
+
 def _check(model: nn.Module, contents: Contents, where: str) -> None:
     """Refuse a file of another network, and a model that the file cannot give all values."""
     own = model.state_dict()
-    masks = {weight.name + SUFFIX for weight in masked_weights(model)}
+    masks = {name for name in own if _is_mask(model, name)}
     shapes = {name: tuple(tensor.shape) for name, tensor in own.items() if name not in masks}
     given = {name: tuple(tensor.shape) for name, tensor in contents.others.items()}
     given |= {name: tuple(stored.mask.shape) for name, stored in contents.weights.items()}
@@ -169,6 +183,10 @@ def _check(model: nn.Module, contents: Contents, where: str) -> None:
     odd = sorted(name for name in shapes.keys() | given.keys() if shapes.get(name) != given.get(name))
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     odd = odd or sorted(contents.weights.keys() - parameters)
+    if odd and any(isinstance(module, CompactLayer) for module in model.modules()):
+        raise StaleError(
+            f"this {type(model).__name__} has compact layers, which hold kept values in the place of weights; restore the weights first (iftplan.nn.expand_)."
+        )
     if odd:
         raise StaleError(
             f"{where} is not of this {type(model).__name__}: {', '.join(odd[:3])}{' …' if odd[3:] else ''} {'differs' if len(odd) == 1 else 'differ'}. Apply the plan that it was trained with to the model first."

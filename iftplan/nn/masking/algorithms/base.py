@@ -211,12 +211,13 @@ class RunMethod(ABC):
         """The same algorithm in a training of so many optimizer steps."""
         return self
 
-    def opened(self, units: Sequence[int], targets: Sequence[int]) -> list[int]:
+    def opened(self, units: Sequence[int], targets: Sequence[int], rows: Sequence[int]) -> list[int]:
         """Units of each row that training begins with, layer by layer, under an algorithm that starts dense: all.
 
         Args:
-            units: how many there are.
-            targets: how many stay in the end.
+            units: how many there are in a row.
+            targets: how many of them stay in the end.
+            rows: how many rows there are.
         """
         return list(units)
 

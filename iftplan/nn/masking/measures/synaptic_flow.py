@@ -13,6 +13,7 @@ from torch.func import functional_call
 from iftplan.base.errors import InputError
 from iftplan.nn.masks.masked_weights import MaskedWeight
 from iftplan.nn.masks.shards import is_sharded
+from iftplan.nn.torch_internals import tree_leaves, tree_map
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,7 +50,7 @@ def synaptic_flow(
     Raises:
         InputError: there are no such inputs, as for token numbers; or the model is spread over processes.
     """
-    if inputs is None or any(_is_of_numbers(x) for x in (*inputs.args, *inputs.kwargs.values())):
+    if inputs is None or not any(map(_is_of_reals, tree_leaves((inputs.args, dict(inputs.kwargs))))):
         raise InputError(
             "synaptic flow sends ones through the model instead of a sample, and this model takes token numbers, or was not called before masks.step(); take force or snip."
         )
@@ -80,13 +81,19 @@ def synaptic_flow(
 
 
 def _ones(value: Any) -> Any:
-    if not isinstance(value, Tensor) or not value.is_floating_point():
+    return tree_map(_one_sample, value)
+
+
+def _one_sample(value: Any) -> Any:
+    """Ones of the first sample's shape; of labels and masks the first sample itself."""
+    if not isinstance(value, Tensor):
         return value
-    return torch.ones_like(value[:1] if value.ndim else value, dtype=torch.float64).detach()
+    first = (value[:1] if value.ndim else value).detach()
+    return torch.ones_like(first, dtype=torch.float64) if value.is_floating_point() else first
 
 
-def _is_of_numbers(value: Any) -> bool:
-    return isinstance(value, Tensor) and not value.is_floating_point()
+def _is_of_reals(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def _positive(value: Tensor) -> Tensor:

@@ -51,7 +51,8 @@ def image_parts(root: Path, size: int, say: Callable[[str], None]) -> tuple[Labe
         InputError: no part is for testing.
     """
     parts = load(root)
-    test = next((parts[name] for name in TESTS if name in parts), None)
+    named = [parts[name] for name in TESTS if name in parts]
+    test = next((part for part in named if _is_labelled(part)), next(iter(named), None))
     columns = parts["train"].column_names if "train" in parts else ()
     image = next((name for name in IMAGES if name in columns), None)
     label = next((name for name in LABELS if name in columns), None)
@@ -61,7 +62,20 @@ def image_parts(root: Path, size: int, say: Callable[[str], None]) -> tuple[Labe
         raise InputError(f"{root} has the parts {', '.join(parts)}, but it needs one named test.")
     say(f"decoding {len(parts['train']) + len(test)} images of {root} …")
     train, held = (_part(part, image, label, size, str(root)) for part in (parts["train"], test))
-    return train, held, int(train[1].max()) + 1
+    classes = int(train[1].max()) + 1
+    for (_, labels), where in ((train, "train"), (held, "test")):
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            raise InputError(
+                f"the {where} part of {root} has labels from {int(labels.min())} to {int(labels.max())}, and the classes of train are 0 to {classes - 1}; "
+                "a label of -1 says that nobody knows it, so take the part out."
+            )
+    return train, held, classes
+
+
+def _is_labelled(part: Any) -> bool:
+    """Whether a part has labels that somebody knows."""
+    label = next((name for name in LABELS if name in part.column_names), None)
+    return label is None or len(part) == 0 or part[0][label] >= 0
 
 
 def text_of(root: Path, separator: str) -> Numbers:

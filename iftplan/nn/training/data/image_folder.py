@@ -45,7 +45,10 @@ def labelled_names(root: Path) -> tuple[list[LabelledName], list[LabelledName], 
     Raises:
         InputError: directories are missing or empty, or hold other classes.
     """
-    test = next((name for name in TESTS if (root / name).is_dir()), None)
+    parts = [name for name in TESTS if (root / name).is_dir()]
+    test = next(
+        (name for name in parts if _directories(root / name)), next(iter(parts), None)
+    )  # flat ones have no labels
     if test is None or not (root / "train").is_dir():
         raise InputError(
             f"{root} holds no directories train and test; images lie in train/CLASS/NAME.jpg and test/CLASS/NAME.jpg."

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from iftplan.base.errors import InputError
@@ -39,6 +40,8 @@ _STREAMED = ("shorter_side", "random_resized_crop", "eval_shorter_side", "color_
 _IN_MEMORY = 2**32
 """Bytes of pixels beyond which "auto" streams a folder of images; the same on every machine, as results have to be."""
 _LONG = 10**9
+_LOOKED_AT = 10**7
+"""Tokens among which one that stands for hidden ones would be met."""
 """Tokens from which it takes a while to read them all."""
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
@@ -197,6 +200,11 @@ def _tokens(config: DataConfig, row: TokenRow, path: Path, say: Callable[[str], 
     count = config.vocabulary or int(row.max()) + 1
     if config.objective == "next":
         return Task(train, test, "perplexity", count, path.name, consecutive=True)
+    if config.mask_token < count and bool((np.asarray(row[:_LOOKED_AT]) == config.mask_token).any()):
+        raise InputError(
+            f"data.mask_token is {config.mask_token}, which occurs in {path} as any other token, so what is hidden could not be told from it; "
+            f"give a number that does not occur, such as data.mask_token={count}."
+        )
     hide = partial(MaskedWindows, mask_token=config.mask_token, vocabulary=count)
     classes = max(count, config.mask_token + 1)
     return Task(hide(train), hide(test), "perplexity", classes, path.name, consecutive=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
+from iftplan.base.errors import InputError
 from iftplan.nn.training.data.batches import EvaluationBatches, batches
 from iftplan.nn.training.data.samples import Batch, Samples, Task
 
@@ -60,7 +61,10 @@ def loss_of(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
     if targets.is_floating_point():  # a model may have more outputs than there are classes
         wanted = pad(targets, (0, flat.shape[-1] - targets.shape[-1]))
         return cross_entropy(flat, wanted, label_smoothing=smoothing)
-    return cross_entropy(flat, targets.reshape(-1), label_smoothing=smoothing)
+    classes = targets.reshape(-1)
+    if not (classes >= 0).any():  # nothing is asked of this part of a batch, whose mean would be no number
+        return flat.sum() * 0.0
+    return cross_entropy(flat, classes, label_smoothing=smoothing)
 
 
 @torch.no_grad()
@@ -90,6 +94,11 @@ def evaluate(
         totals[2] += counted
     model.train(was_training)
     loss, right, count = _summed(fabric, totals).tolist()
+    if not count:
+        raise InputError(
+            f"none of the {len(samples)} samples that the network is evaluated on asks for an answer: no token is hidden, or no label known. "
+            "Evaluate on more (data.test_fraction, data.validation_fraction)."
+        )
     return Score(loss / count, right / count)
 
 

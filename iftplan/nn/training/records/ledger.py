@@ -89,8 +89,11 @@ class Spending:
 
     @property
     def executed_step(self) -> int:
-        """MACs of one sample's step in dense operators, which compute zeros under masks too."""
-        return 3 * (self._cost.opened if self._masks is not None or self._opened else self._cost.dense)
+        """MACs of one sample's step in dense operators, which compute zeros under masks too, with adapters and a teacher."""
+        beside = self._teacher + 3 * self._adapters
+        return (
+            3 * (self._cost.opened if self._masks is not None or self._opened else self._cost.dense) + beside
+        )
 
     def step(self, samples: int) -> None:
         """Add the cost of a step with this many samples, after the step."""

@@ -33,11 +33,17 @@ def check_rounding(entry: PaperEntry, rounding: WidthRounding | None) -> None:
     """Refuse published widths where the paper prints none.
 
     Raises:
-        InputError: says where it does.
+        InputError: says where it does, or what can be asked for instead.
     """
     if rounding == "published" and entry.name not in ("table14", "table15"):
         raise InputError(
             f"the paper prints widths of GPT-3 Small alone, in table14 and table15; {entry.name} can be counted with cover or floor."
+        )
+    if rounding and entry.arithmetic not in (Arithmetic.RESULTS, Arithmetic.WIDTHS, Arithmetic.TRAINING):
+        raise InputError(f"{entry.name} has no widths that could be rounded; leave --round out.")
+    if rounding == "cover" and entry.arithmetic is Arithmetic.TRAINING:
+        raise InputError(
+            f"{entry.name} is counted at the published widths or at floor; iftplan's own plan stands beside either. Take one of these, or leave --round out."
         )
 
 

@@ -431,3 +431,18 @@ def test_a_file_of_another_type_gives_a_model_one_type(tmp_path: Path) -> None:
     found = inn.load_sparse_(empty, tmp_path / "net.safetensors")
     assert {p.dtype for p in found.parameters()} == {torch.float32}
     assert found(torch.randn(2, 8)).shape == (2, 4)
+
+
+def test_a_masked_module_under_two_names_is_loaded_and_compact_layers_are_named(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 64)
+    net = nn.ModuleDict({"b": layer, "c": layer})
+    register_mask_(
+        MaskedWeight("b.weight", layer, "weight"), torch.rand(64, 64) < 0.1, parse_mask("unstructured")
+    )
+    inn.enforce_(net)
+    inn.save_sparse(net, tmp_path / "net.safetensors")
+    assert inn.load_sparse_(net, tmp_path / "net.safetensors") is net
+    compact = inn.compact_(inn.sparsify(nn.Sequential(nn.Linear(64, 64)), "9/10", keep_dense="none"))
+    with pytest.raises(StaleError, match="has compact layers"):
+        inn.load_sparse_(compact, tmp_path / "net.safetensors")

@@ -59,10 +59,17 @@ def test_the_counts_follow_the_cubic_from_where_training_begins(step: int, left:
 
 def test_training_begins_with_the_plans_distribution_at_another_sparsity() -> None:
     """Half of 150 weights: 15 of 40 would be 15·75/21 = 53.6, so all 40 are there, and 35 are left for 5 and 1 of 6."""
-    assert GraNet(initial=0.5).opened([40, 100, 10], [15, 5, 1]) == [40, 30, 6]
-    assert GraNet(initial=0.9).opened([40, 100, 10], [15, 5, 1]) == [15, 5, 1]  # never below the plan's
-    assert GraNet(initial=0.5).opened([4, 4], [4, 0]) == [4, 0]
-    assert GraNet().opened([40, 100], [1, 2]) == [40, 100]
+    assert GraNet(initial=0.5).opened([40, 100, 10], [15, 5, 1], [1, 1, 1]) == [40, 30, 6]
+    assert GraNet(initial=0.9).opened([40, 100, 10], [15, 5, 1], [1, 1, 1]) == [
+        15,
+        5,
+        1,
+    ]  # never below the plan's
+    assert GraNet(initial=0.5).opened([4, 4], [4, 0], [1, 1]) == [4, 0]
+    assert GraNet().opened([40, 100], [1, 2], [1, 1]) == [40, 100]
+    # rows of 10×1000 and 1000×10: half of 20 000 weights are ten times the 1 000 and the 5 000/6 000 of the plan's
+    opened = GraNet(initial=0.5).opened([1000, 10], [100, 5], [10, 1000])
+    assert 10 * opened[0] + 1000 * opened[1] == 10_670  # 1000 rows are rounded up
 
 
 def perceptron() -> nn.Sequential:

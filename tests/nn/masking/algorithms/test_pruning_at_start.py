@@ -348,3 +348,27 @@ def test_weights_that_no_gradient_reaches_are_not_chosen_by_their_index(algorith
         ift.InputError, match=r"every weight of branch.weight has score 0.*zero_init_residual=false"
     ):
         first_step(0.0)
+
+
+class Classifies(nn.Module):
+    """A network that is called as Hugging Face's image classifiers are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, batch: Any, labels: Tensor | None = None) -> Tensor:
+        out: Tensor = self.b(self.a(batch["x"]).relu())
+        return out
+
+
+def test_synaptic_flow_of_a_network_with_a_batch_and_labels() -> None:
+    model = sparsify(Classifies(), "1/2", keep_dense="none")
+    weights = list(masked_weights(model))
+    inputs = Ones.like(({"x": torch.randn(3, 8)},), {"labels": torch.tensor([0, 1, 2])})
+    flow = synaptic_flow(model, weights, inputs)
+    a, b = (w.parameter.detach().double().abs() for w in weights)
+    whole = b * (a.sum(1) + model.a.bias.detach().double().abs())
+    assert torch.allclose(flow["b.weight"] / flow["b.weight"].max(), whole / whole.max())
+    with pytest.raises(ift.InputError, match="token numbers"):
+        synaptic_flow(model, weights, Ones.like((torch.tensor([[1, 2]]),), {}))

@@ -88,19 +88,22 @@ class GraNet(Scheduled):
         """Whether masks change at that step: every ΔT steps of the schedule, and at its end."""
         return self.updates.due(step) or step == self.updates.last
 
-    def opened(self, units: Sequence[int], targets: Sequence[int]) -> list[int]:
+    def opened(self, units: Sequence[int], targets: Sequence[int], rows: Sequence[int]) -> list[int]:
         """Units of each row that training begins with, layer by layer: the plan's, multiplied until the sparsity is met.
 
         Args:
-            units: how many there are.
-            targets: how many stay in the end.
+            units: how many there are in a row.
+            targets: how many of them stay in the end.
+            rows: how many rows there are.
         """
         if not self.initial:
             return list(units)
-        wanted, times = (1 - self.initial) * sum(units), 1.0
+        every = [n * count for n, count in zip(units, rows, strict=True)]
+        kept = [k * count for k, count in zip(targets, rows, strict=True)]
+        wanted, times = (1 - self.initial) * sum(every), 1.0
         full: set[int] = set()
         while rest := [i for i in range(len(units)) if i not in full and targets[i]]:
-            times = max(1.0, (wanted - sum(units[i] for i in full)) / sum(targets[i] for i in rest))
+            times = max(1.0, (wanted - sum(every[i] for i in full)) / sum(kept[i] for i in rest))
             more = {i for i in rest if targets[i] * times >= units[i]}
             if not more:
                 break
@@ -122,7 +125,9 @@ class GraNet(Scheduled):
         ]
 
     def _pruned(self, layers: Sequence[Layer], step: int) -> list[Tensor]:
-        initial = self.opened([x.units for x in layers], [x.target for x in layers])
+        initial = self.opened(
+            [x.units for x in layers], [x.target for x in layers], [len(x.mask) for x in layers]
+        )
         magnitudes = [excluding(x.magnitude, ~x.mask) for x in layers]
         if self.scope == "layer":
             return [
