@@ -13,7 +13,7 @@ from iftplan.base.errors import IftplanError, InputError
 from iftplan.cache.dependencies import Footprint, environment
 from iftplan.cache.store import Store
 from iftplan.checks.baseline import Baseline, baseline_document, parse_baseline
-from iftplan.checks.configuration import BASELINE, Configuration, ConfiguredModel
+from iftplan.checks.configuration import BASELINE, BASELINE_FILE, Configuration, ConfiguredModel
 from iftplan.checks.findings import CheckReport, ModelCheck, Status
 from iftplan.checks.messages import in_configuration
 from iftplan.checks.processes.pool import Answer, measure_all
@@ -123,11 +123,17 @@ def check_models(
         baseline: earlier costs; None for none.
         notes: sentences on the whole report.
     """
+    lost = baseline is None and config.baseline != BASELINE_FILE
     return CheckReport(
         config=config.path.name,
         baseline=baseline.name if baseline else "",
         models=tuple(_checked(model, config, costs, baseline) for model in models),
-        notes=notes,
+        notes=(
+            *notes,
+            f"there is no {config.baseline}, which {config.path.name} names as its baseline; nothing was compared with it",
+        )
+        if lost
+        else notes,
     )
 
 

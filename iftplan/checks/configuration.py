@@ -15,6 +15,8 @@ from iftplan.models.spec import InputSpec
 
 BASELINE = "baseline"
 """How a ratio names the saved baseline."""
+BASELINE_FILE = "iftplan-baseline.json"
+"""Where the baseline is saved, unless a configuration says another file."""
 
 
 class DriftPolicy(StrEnum):
@@ -101,7 +103,7 @@ class Configuration:
 
     path: Path
     models: tuple[ConfiguredModel, ...]
-    baseline: str = "iftplan-baseline.json"
+    baseline: str = BASELINE_FILE
 
     @property
     def folder(self) -> Path:

@@ -17,6 +17,7 @@ from iftplan.base.suggestions import did_you_mean
 from iftplan.base.units import parse_count, parse_fraction, parse_tolerance
 from iftplan.checks.configuration import (
     BASELINE,
+    BASELINE_FILE,
     Allowance,
     Bound,
     Configuration,
@@ -82,7 +83,7 @@ def read_config(path: Path) -> Configuration:
     tolerance = _tolerance(table.get("tolerance", 0), where, "tolerance")
     shared = _Shared(tolerance, _drift(table.get("drift")), table.get("cross_check", False))
     models = tuple(_model(name, model, names, shared, where) for name, model in table["models"].items())
-    return Configuration(path, models, table.get("baseline", "iftplan-baseline.json"))
+    return Configuration(path, models, table.get("baseline", BASELINE_FILE))
 
 
 def _toml(path: Path) -> dict[str, Any]:

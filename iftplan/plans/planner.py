@@ -328,9 +328,9 @@ def _nearest(spec: ModelSpec, policy: Policy, heads: Heads) -> str:
     if unreadable or policy.mask.density is not None:
         return ""
     start = round(policy.sparsity * 100)
-    for step in range(1, 100):
+    for step in range(100):
         for candidate in (start - step, start + step):
-            if 0 <= candidate < 100:
+            if 0 <= candidate < 100 and Fraction(candidate, 100) != policy.sparsity:
                 try:
                     _plan(spec, replace(policy, sparsity=Fraction(candidate, 100)), heads)
                 except InfeasibleError:

@@ -16,7 +16,7 @@ from iftplan.base.units import Convention
 from iftplan.checks import revisions
 from iftplan.checks.baseline import Baseline, baseline_document, parse_baseline
 from iftplan.checks.check import Costs, check_models
-from iftplan.checks.configuration import Allowance, Bound, ConfiguredModel, DriftPolicy
+from iftplan.checks.configuration import BASELINE_FILE, Allowance, Bound, ConfiguredModel, DriftPolicy
 from iftplan.checks.configuration_file import read_config
 from iftplan.checks.findings import CheckReport, ModelCheck, Quantity, Status, check_document
 from iftplan.checks.page import check_page
@@ -68,6 +68,19 @@ def test_a_reference_with_an_uncalled_module_is_not_measured(tmp_path: Path) -> 
 
     assert outcome("").problems == ("base could not be measured, so there is no ratio to it.",)
     assert outcome('allow = [{module = "aux", reason = "training only"}]').status is Status.PASSED
+
+
+def test_a_baseline_that_is_named_and_not_there_is_told(tmp_path: Path) -> None:
+    (tmp_path / "iftplan.toml").write_text(
+        'baseline = "ci/costs.json"\n[models.net]\nsource = "n.py:net"\n', encoding="utf-8"
+    )
+    config = read_config(tmp_path / "iftplan.toml")
+    report = check_models(config, config.models, Costs({"net": COST}), None)
+    assert report.notes == (
+        "there is no ci/costs.json, which iftplan.toml names as its baseline; nothing was compared with it",
+    )
+    usual = replace(config, baseline=BASELINE_FILE)
+    assert check_models(usual, usual.models, Costs({"net": COST}), None).notes == ()
 
 
 def baseline(

@@ -43,6 +43,9 @@ WITHOUT_GRADIENTS = (
     "checkpoint is one), were counted without gradients"
 )
 
+_OURS = "iftplan::block_attention"
+"""Operator of this project's that stands for attention with gradients, and runs without, as every one that is registered so."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepMacs:
@@ -191,8 +194,10 @@ class _Gradients(DispatchNet):  # type: ignore[no-untyped-call]
         macs = operator.cost([to_shapes(a) for a in args], to_shapes(first))
         if macs is None:
             return
-        if not torch.is_grad_enabled() and self.backward is None:
+        if not torch.is_grad_enabled() and self.backward is None and name != _OURS:
             self.ledger.assume(WITHOUT_GRADIENTS)
+            self.add(macs, 0)
+            return
         self.add(
             macs, _attention(macs, args) if operator.name == "attention" else _product(operator, macs, args)
         )

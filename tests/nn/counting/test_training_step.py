@@ -214,6 +214,25 @@ def test_what_checkpoints_compute_again_is_named(model: nn.Module, again: str) -
     )
 
 
+def test_what_runs_without_gradients_has_none() -> None:
+    """A linear probe: convolutions and products with a parameter as linear layers."""
+
+    class Probe(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.w, self.head = nn.Conv2d(3, 4, 3), nn.Parameter(torch.ones(4, 4)), nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                features = self.conv(x).mean((2, 3)) @ self.w
+            out: Tensor = self.head(features)
+            return out
+
+    cost = measure_step(Probe(), "1x3x8x8")
+    assert (cost.forward, cost.backward) == (36 * 27 * 4 + 16 + 8, 8)
+    assert len(cost.assumptions) == 1
+
+
 def test_convolutions_under_a_checkpoint_have_no_unknown_gradients() -> None:
     class Images(nn.Module):
         def __init__(self) -> None:

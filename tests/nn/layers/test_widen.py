@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -127,6 +128,28 @@ def test_attention_scores_are_scaled_by_the_new_size_of_a_head(name: str, path: 
         assert type(attention.scaling) is float
         model = build()
         attention = model.get_submodule(path)
+
+
+@pytest.mark.parametrize("size", [8, 12, 24, 48])
+def test_a_scale_that_was_written_as_a_quotient_follows_too(size: int) -> None:
+    """1/√d is not d^-½ to the last bit."""
+
+    class Attends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.out = nn.Linear(4, 2 * size), nn.Linear(4, 2 * size), nn.Linear(2 * size, 3)
+            self.inverse = 1.0 / math.sqrt(size)
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k = (part(x).view(*x.shape[:2], 2, -1).transpose(1, 2) for part in (self.q, self.k))
+            scores = (q @ k.transpose(-1, -2) * self.inverse).softmax(-1)
+            answer: Tensor = self.out((scores @ k).transpose(1, 2).flatten(2))
+            return answer
+
+    model = Attends()
+    couplings = trace_widths(model, [InputSpec((2, 5, 4))], heads="number")
+    widen_(model, couplings, resized(couplings, 4))
+    assert model.inverse == pytest.approx((4 * size) ** -0.5)
 
 
 def test_ties_dtype_and_requires_grad_are_kept() -> None:

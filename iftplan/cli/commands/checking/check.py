@@ -141,7 +141,7 @@ def command(
                 f"{'not in the baseline' if baseline.models else 'no baseline written'}: {', '.join(without)} could not be measured"
             )
     checked = check.check_models(found, models, costs, baseline, notes)
-    show_report(checked, form, output, convention, also=report or ())
+    show_report(checked, form, output, convention, also=report or (), config=config)
 
 
 def _refuse_sources(found: Configuration, names: Sequence[str]) -> None:
@@ -154,7 +154,7 @@ def _refuse_sources(found: Configuration, names: Sequence[str]) -> None:
     for name in names:
         if name not in known and (":" in name or name.endswith(".json")):
             raise InputError(
-                f"check takes names of models in {found.path.name}, which has {', '.join(known)}. To hold {name} to a budget: iftplan audit {name} --budget 1G."
+                f"check takes names of models in {found.path.name}, which has {', '.join(known)}. To hold {name} to {'its plan: iftplan audit ' + name if name.endswith('.json') else 'a budget: iftplan audit ' + name + ' --budget 1G'}."
             )
 
 
@@ -165,6 +165,7 @@ def show_report(
     convention: Convention,
     tables: Sequence[Table] = (),
     also: Sequence[str] = (),
+    config: str | None = None,
 ) -> None:
     """Write a report, say what is wrong, and end with its status if anything is.
 
@@ -175,6 +176,7 @@ def show_report(
         convention: what a count of MACs is shown as.
         tables: what people read on a terminal; by default one line a model.
         also: more files, each in the form that its name says.
+        config: file of the configuration, where it was named.
     """
     from iftplan.checks.findings import Status, check_document
     from iftplan.checks.page import check_page
@@ -200,7 +202,7 @@ def show_report(
         say(
             f"if the new cost is intended, accept it with iftplan check --save-baseline, and commit {report.baseline}"
         )
-    say_next(_next(report), form, output)
+    say_next(_next(report, config), form, output)
     if not report.passed:
         raise typer.Exit(report.status.exit_code)
 
@@ -212,7 +214,7 @@ def _only_drifted(model: ModelCheck) -> bool:
     return model.status is Status.FAILED and all(limit.kept for limit in model.limits)
 
 
-def _next(report: CheckReport) -> list[str]:
+def _next(report: CheckReport, config: str | None) -> list[str]:
     """Words of the command that shows what changed in models over budget, where git has an earlier revision."""
     from iftplan.checks.findings import Status
 
@@ -221,7 +223,7 @@ def _next(report: CheckReport) -> list[str]:
     if not over or not any((parent / ".git").exists() for parent in folder.parents):
         return []
     base = "HEAD" if report.baseline.endswith(".json") or not report.baseline else report.baseline
-    return ["diff", "--base", base, *over]
+    return ["diff", "--base", base, *(("--config", config) if config else ()), *over]
 
 
 def configuration(given: str | None) -> Configuration:

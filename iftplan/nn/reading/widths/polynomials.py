@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from math import gcd
+from math import gcd, isclose
 
 import sympy
 
@@ -136,7 +136,7 @@ def _scales(system: WidthEquations, counter: SymbolicCounter) -> dict[str, sympy
             if call.module != module or call.weight is not None:
                 continue
             for size in map(system.simplify, call.head_sizes):
-                fits = system.at_dense(size) ** -0.5 == value
+                fits = isclose(system.at_dense(size) ** -0.5, value, rel_tol=1e-12)  # 1/√d is off by a bit
                 if fits and (size.free_symbols or name not in found):
                     found[name] = size
     return found
