@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from iftplan.models.spec import InputSpec
 from iftplan.nn.counting.operators.registry import OPERATORS
 from iftplan.nn.counting.passes.data import Data, look, look_as_needed
+from iftplan.nn.counting.passes.dispatch import grouped_mm, without_data
 from iftplan.nn.counting.passes.ledger import Ledger, Names
-from iftplan.nn.counting.passes.operator_shapes import operator_shape
 from iftplan.nn.counting.shape_rules.elementwise import ELEMENTWISE
 from iftplan.nn.meta.factories import FactoriesOnMeta
 from iftplan.nn.reading.outputs import held
@@ -159,9 +159,9 @@ class _Dataflow(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return Data.ASSUMED.item(args[0].dtype)  # the counter logs this assumption
         result: Any
         if func is _GROUPED_MM and args[0].is_meta:
-            result = _grouped_mm(*args[:2])
-        elif (result := operator_shape(func, args, kwargs)) is None:
-            result = func(*args, **(kwargs or {}))
+            result = grouped_mm(*args, **(kwargs or {}))  # torch's own refuses all but bfloat16
+        else:
+            result = without_data(func, args, kwargs)
         self.follow(result, (args, kwargs), self._use(func._schema.name, args))
         return result
 
@@ -251,11 +251,6 @@ def _stacked(operand: Tensor, weight: Tensor) -> int:
     whole = operand.dim() == weight.dim() == 3 and operand.numel() == weight.numel()
     by_expert = whole and (operand.shape[0], operand.stride(0)) == (weight.shape[0], weight.stride(0))
     return int(weight.shape[0]) if by_expert else 1
-
-
-def _grouped_mm(rows: Tensor, experts: Tensor) -> Tensor:
-    """The shape of a mixture's product; torch's own meta kernel refuses all but bfloat16."""
-    return rows.new_empty((*rows.shape[:-1], experts.shape[-1]))
 
 
 def _tensors(value: object) -> Iterator[Tensor]:

@@ -517,6 +517,31 @@ def test_a_layer_norm_without_weights_follows_its_width() -> None:
     assert model[1].normalized_shape == (16,)
 
 
+def test_learned_tokens_keep_their_number() -> None:
+    """Registers beside the patches: their number is in every view, and in no weight."""
+
+    class Registers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.tokens = nn.Linear(5, 8), nn.Parameter(torch.randn(1, 3, 8))
+            self.qkv, self.head = nn.Linear(8, 24), nn.Linear(8, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = torch.cat((self.tokens.expand(len(x), -1, -1), self.stem(x)), 1)
+            q, k, v = (
+                part.view(len(x), x.shape[1], -1, 4).transpose(1, 2) for part in self.qkv(x).chunk(3, -1)
+            )
+            x = (q @ k.transpose(-1, -2)).softmax(-1) @ v
+            answer: torch.Tensor = self.head(x.transpose(1, 2).flatten(2)[:, 0])
+            return answer
+
+    model, inputs = Registers(), (InputSpec((2, 6, 5)),)
+    couplings = trace_widths(model, inputs, heads="number")
+    assert {w.size for w in couplings.widths.values() if not w.fixed} == {8}
+    widened(model, inputs)
+    assert model.tokens.shape == (1, 3, 16)
+
+
 def test_a_bias_that_three_parameters_make_grows_with_all_of_them() -> None:
     class Joined(FusedBias):
         def __init__(self) -> None:

@@ -46,18 +46,29 @@ class DatalessAnswers(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self.ledger.item(args[0].dtype)
         if func is _GROUPED_MM and args[0].is_meta and args[0].dtype is not torch.bfloat16:
             self.ledger.assume(ASSUMED_GROUPED_MM)
-            return _grouped_mm(*args, **(kwargs or {}))
-        if func._schema.name in PRODUCTS and (product := sparse_product(func._schema.name, args)) is not None:
-            return product
-        if (known := operator_shape(func, args, kwargs)) is not None:
-            return known
-        result = func(*args, **(kwargs or {}))
-        if isinstance(result, Tensor) and result.layout is not torch.strided and result.is_meta:
-            return correct_result(func._schema.name, args, result)
-        return result
+            return grouped_mm(*args, **(kwargs or {}))
+        return without_data(func, args, kwargs)
 
 
-def _grouped_mm(
+def without_data(func: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+    """What an operator gives, also where torch's own has no answer for tensors without data.
+
+    Args:
+        func: an overload of the dispatcher's.
+        args: its arguments.
+        kwargs: the same by name.
+    """
+    if func._schema.name in PRODUCTS and (product := sparse_product(func._schema.name, args)) is not None:
+        return product
+    if (known := operator_shape(func, args, kwargs)) is not None:
+        return known
+    result = func(*args, **(kwargs or {}))
+    if isinstance(result, Tensor) and result.layout is not torch.strided and result.is_meta:
+        return correct_result(func._schema.name, args, result)
+    return result
+
+
+def grouped_mm(
     a: Tensor, b: Tensor, offs: Tensor | None = None, bias: Tensor | None = None, out_dtype: Any = None
 ) -> Tensor:
     """The product's shape: two matrices cut along K give one product per group, else groups are rows."""

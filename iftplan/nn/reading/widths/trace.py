@@ -176,6 +176,7 @@ def _solved(
     _keep_stacks(system, counter, heads)
     _keep_tables(system, made)
     _keep_unmet(system, made, traced.met)
+    _keep_idle(system, made, counter)
     _keep_attributes(system, made)
     for call in counter.calls:
         system.simplify(
@@ -325,6 +326,17 @@ def _keep_unmet(system: WidthEquations, made: SymbolicModel, met: set[sympy.Symb
             for symbol in dimension.free_symbols - met:
                 if system.simplify(symbol).free_symbols:
                     system.pin(symbol, f"dimension {axis} of {name} is looked up, sliced or unused")
+
+
+def _keep_idle(system: WidthEquations, made: SymbolicModel, counter: SymbolicCounter) -> None:
+    """A dimension that no weight's product has is no channel: learned tokens (registers, prompts) keep their number."""
+    layers = {call.weight for call in counter.calls}
+    widths = [d for name, shape in made.shapes.items() if name in layers or len(shape) == 1 for d in shape]
+    used = _symbols(map(system.simplify, widths))
+    for name, shape in made.shapes.items():
+        for axis, dimension in enumerate(shape):
+            for symbol in sorted(system.simplify(dimension).free_symbols - used, key=str):
+                system.pin(symbol, f"dimension {axis} of {name} is no width of a layer")
 
 
 def _symbols(expressions: Iterable[sympy.Basic]) -> set[sympy.Symbol]:
