@@ -60,6 +60,15 @@ def test_losses_are_compared_at_the_training_macs_of_the_dense_run() -> None:
     assert results.curves([row("dense", "dense", 0, 0.6)]) is None, "older records have no curve"
 
 
+def test_an_arm_that_ends_a_weight_before_dense_has_a_loss_there() -> None:
+    dense = row("dense", "dense", 0, 0.6) | {"curve": [[10_000, 2.0], [100_000, 1.0]]}
+    short = row("wide, set", "set", 0, 0.6) | {"curve": [[10_000, 2.0], [99_990, 0.5]]}
+    shorter = row("wide, rigl", "rigl", 0, 0.6) | {"curve": [[10_000, 2.0], [99_000, 0.5]]}
+    found = results.curves([dense, short, shorter], rows=2)
+    assert found is not None
+    assert list(found.iloc[-1]) == ["1.000", "0.500", ""]
+
+
 def test_rank_correlations_by_hand() -> None:
     """Gains .02, .01, .04 at one sparsity and .03 at another; Δr falls as they rise, ITOP is no order of theirs."""
     rows = [row("dense", "dense", 0, 0.60)]
