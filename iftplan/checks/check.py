@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -205,9 +206,19 @@ def _plans(model: ConfiguredModel, config: Configuration) -> dict[str, Plan]:
 def _unapplied(found: ModelCost, plans: Mapping[str, Plan]) -> Iterator[str]:
     """Plans that a model costs as much as, layer by layer, without their changes."""
     for name, plan in plans.items():
-        changed = [x for x in plan.layers if x.changes]
-        if changed and all(found.macs.get(layer.name) == layer.dense_macs for layer in changed):
+        dense: Counter[str] = Counter()
+        for layer in plan.layers:
+            dense[_place(layer.name, found)] += layer.dense_macs
+        changed = {_place(layer.name, found) for layer in plan.layers if layer.changes}
+        if changed and all(found.macs.get(place) == dense[place] for place in changed):
             yield name
+
+
+def _place(name: str, found: ModelCost) -> str:
+    """Where a layer is measured: under its name, or that of the module which computes with its weight itself."""
+    while name and name not in found.macs:
+        name = name.rpartition(".")[0]
+    return name
 
 
 def _says_nothing(name: str) -> str:

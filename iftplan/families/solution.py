@@ -59,7 +59,8 @@ class Solution(Displayed):
         macs: MACs of one forward pass, positions and activation products included.
         dense_macs: MACs of the dense layer.
         outcome: how it came out.
-        reason: for an infeasible request: what is in the way and the nearest that is possible.
+        reason: for an infeasible request: what is in the way and the nearest that is possible; for others, that some N:M
+            groups keep N-1 to close the budget.
         cardinality: the size of the search space.
         steps: how the structure and the counts come about, where that was asked for.
         reuse: how often each of the dense weights is used at one position, on average.

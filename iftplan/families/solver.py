@@ -12,7 +12,7 @@ from iftplan.families.family import Family
 from iftplan.families.integers import integer_structure
 from iftplan.families.solution import Outcome, Solution, Structure
 from iftplan.families.symbolic.special import Special, special_form
-from iftplan.masks import NM, MaskStructure, Unstructured, stack_close, stack_log2_masks
+from iftplan.masks import NM, MaskStructure, Matrices, Unstructured, stack_close, stack_log2_masks
 from iftplan.masks.cardinality import Cardinality
 from iftplan.models.spec import WEIGHTLESS, LayerSpec
 
@@ -85,8 +85,8 @@ def _solve(
     budget = layer.weights + layer.products_per_position - real.layer.products_per_position - real.dense_uses
     if budget < 0 or (budget == 0 and real.capacity):
         raise InfeasibleError(
-            f"{family.name}: at sparsity {decimal_text(sparsity)} the attention products of {layer.name} alone "
-            "would cost at least as much as the dense layer."
+            f"{family.name}: at sparsity {decimal_text(sparsity)} what is not masked of {layer.name}"
+            f"{' (the attention products)' if layer.products_per_position else ''} alone would cost at least as much as the dense layer."
         )
     nnz = stack_close(mask, real.matrices, layer.experts, budget)
     if not nnz and real.capacity:
@@ -108,7 +108,13 @@ def _solve(
         layer.dense_macs,
         cardinality=Cardinality(real.capacity, stack_log2_masks(mask, real.matrices, layer.experts, nnz)),
         reuse=real.reuse,
+        reason=_shortage(mask, real.matrices, nnz),
     )
+
+
+def _shortage(mask: MaskStructure, matrices: Matrices, nnz: int) -> str:
+    short = mask.shortage([(matrices, nnz)])
+    return f"{short} to close the budget" if short else ""
 
 
 def mask_for(family: Family | None, sparsity: Fraction, mask: MaskStructure | None) -> MaskStructure:

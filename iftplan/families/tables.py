@@ -91,7 +91,7 @@ def steps_table(name: str, s: Solution) -> Table:
 
 
 def _remarkable(s: Solution) -> bool:
-    return s.outcome not in (Outcome.EXACT, Outcome.SYMBOLIC)
+    return bool(s.reason) or s.outcome not in (Outcome.EXACT, Outcome.SYMBOLIC)
 
 
 def _space(s: Solution) -> str:

@@ -57,7 +57,7 @@ class PlanRequest:
         family: a name, a family of your own; "none" or None for plain sparsity at the same width. Several as pairs of a
             path of layers and a family, or as a text such as "attn.*=parallel, wide"; the first path that a layer
             matches decides, and a layer that no path matches stays dense. "wide|parallel" are alternatives, and "all" is
-            every built-in family but N:M.
+            wide, parallel, factorized, doped and low-rank.
         sparsity: the fraction of zeros, such as 0.75, "3/4" or "75%"; None for the one that a mask of fixed density has, or 0.75.
         scope: whose MACs are held equal to the budget.
         budget: "0.5x" of the dense model's MACs, or MACs such as "400M"; None for the dense model's.

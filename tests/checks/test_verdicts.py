@@ -8,6 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,6 +24,9 @@ from iftplan.checks.page import check_page
 from iftplan.checks.tables import check_table, drift_tables
 from iftplan.checks.verdicts import check_model
 from iftplan.models.cost import ModelCost
+from iftplan.models.spec import InputSpec
+from iftplan.nn.counting.measure import measure
+from iftplan.plans.audit.audit import layer_macs
 from tests.support.processes.repositories import repository
 
 MODEL = ConfiguredModel("net", "net.py:build")
@@ -54,6 +58,25 @@ def test_a_dense_network_that_costs_as_much_as_its_plan_is_told_apart(tmp_path: 
     ]
     headlines = [section.headline for section in check_page(report).sections]
     assert headlines == ["within its budget, but wide.json is not applied to it", "within its budget"]
+
+
+def test_a_layer_whose_weight_its_parent_computes_with_is_told_apart_too(tmp_path: Path) -> None:
+    """Attention is one layer of a measured network, and two of a plan."""
+    network = torch.nn.Sequential(
+        torch.nn.Linear(4, 8),
+        torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
+        torch.nn.Linear(8, 4),
+    )
+    plan = ift.plan(network, "wide", "3/4", inputs="1x3x4")
+    ift.save(plan, str(tmp_path / "wide.json"))
+    (tmp_path / "iftplan.toml").write_text(
+        '[models.net]\nsource = "n.py:net"\nbudget.equal = ["wide.json"]\n', encoding="utf-8"
+    )
+    config = read_config(tmp_path / "iftplan.toml")
+    macs = layer_macs(measure(network, [InputSpec((1, 3, 4))]), {})
+    assert "1.self_attn" in macs and "1.self_attn.in_proj_weight" not in macs
+    report = check_models(config, config.models, Costs({"net": ModelCost(macs, {})}), None)
+    assert report.models[0].unapplied == ("wide.json",)
 
 
 def test_a_reference_with_an_uncalled_module_is_not_measured(tmp_path: Path) -> None:

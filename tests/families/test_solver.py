@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 import iftplan as ift
 from iftplan.base.errors import InfeasibleError, InputError
+from iftplan.base.units import Convention
 from iftplan.families.builtin import FAMILIES
 from iftplan.families.solution import Outcome
 from iftplan.families.solver import solve
-from iftplan.families.tables import structure_text
+from iftplan.families.tables import solutions_table, structure_text
 from iftplan.masks import parse_mask
 from iftplan.models.notation import parse_layer
 from iftplan.models.spec import Kind, LayerSpec
@@ -447,3 +448,12 @@ def test_a_family_of_one_s_own_closes_a_stack_of_experts() -> None:
     own = ift.family("own", cost=b * m * n * d, unknown=b)
     found = ift.solve("linear:64-64,experts=4", own, "3/4")
     assert (found.nnz, found.residual_macs) == (4 * 64 * 64, 0)
+
+
+def test_groups_that_keep_fewer_are_told() -> None:
+    """Three branches at 3/8 have capacity for an eighth more than the budget."""
+    found = ift.solve("linear:64-64", "parallel", "5/8", mask="3:8")
+    assert (found.structure["branches"], found.nnz, found.residual_macs) == (3, 4096, 0)
+    assert found.reason == "33.33% of the groups keep 2 of 8 to close the budget"
+    assert any(found.reason in note for note in solutions_table("layer", [found], Convention.MAC).notes)
+    assert ift.solve("linear:64-64", "wide", "3/4", mask="2:8").reason == ""

@@ -96,4 +96,5 @@ def command(
     if output in (None, "-"):
         say_next(same_command("-o", "spec.json"), form, output)
     elif file_format(output, form) is Format.JSON:
-        say_next(["plan", output, "--transform", "wide", "--sparsity", "0.75", "-o", "plan.json"])
+        family = "wide" if spec.couplings is not None else "parallel"
+        say_next(["plan", output, "--transform", family, "--sparsity", "0.75", "-o", "plan.json"])
