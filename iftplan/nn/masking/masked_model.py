@@ -69,6 +69,18 @@ class Subject:
         """Kept weights over all masked weights, a fraction of 1."""
         return sum(self.factors.nnz.values()) / sum(view.weight.mask.numel() for view in self.views)
 
+    def gradients_wanted(self) -> dict[str, int] | None:
+        """Number of gradients that a look at dense gradients takes, by weight; None where it takes all.
+
+        Weights that are not trained have none, and nobody looks off masks that stay as they are.
+        """
+        weights = [view.weight for view in self.views]
+        if not self.frozen and all(weight.requires_grad for weight in weights):
+            return None
+        nnz = self.factors.nnz
+        whole = {w.name: nnz[w.name] if w.name in self.frozen else w.mask.numel() for w in weights}
+        return {w.name: whole[w.name] if w.requires_grad else 0 for w in weights}
+
     def masks(self) -> dict[str, Tensor]:
         """The masks by weight, as they are now."""
         return {view.weight.name: view.weight.mask for view in self.views}

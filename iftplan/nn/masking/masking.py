@@ -274,7 +274,12 @@ class Masking:
     def _taken(self) -> Taken:
         """Of a step that computes with the masks there are; an update is entered when it is done."""
         dense_gradient = self._regime.took_dense_gradient(self.steps, updated=False)
-        return Taken(self.nnz, dense_gradient=dense_gradient, reached=self._regime.reached())
+        return Taken(
+            self.nnz,
+            dense_gradient=dense_gradient,
+            reached=self._regime.reached(),
+            wanted=self._subject.gradients_wanted(),
+        )
 
     @torch.no_grad()
     def _hold_(self) -> None:

@@ -32,6 +32,8 @@ class Taken:
         curvature: whether gradients were differentiated too (`GraSP`).
         probes: the same weights in each pass over a single sample that the update made beside the batch, forward and
             backward (`SynFlow`).
+        wanted: parameter name → weights whose gradients a dense gradient has, where these are not all: none of weights that are
+            not trained, and of masks that stay those that they keep.
     """
 
     nnz: Mapping[str, int]
@@ -39,6 +41,7 @@ class Taken:
     reached: Mapping[str, int] | None = None
     curvature: bool = False
     probes: tuple[Mapping[str, int], ...] = ()
+    wanted: Mapping[str, int] | None = None
 
     def beside(self, whole: Mapping[str, int]) -> Taken:
         """The same step of a model that has unmasked weights beside the masked ones.
@@ -53,7 +56,13 @@ class Taken:
             nnz={**whole, **self.nnz},
             reached=None if self.reached is None else {**whole, **self.reached},
             probes=tuple({**whole, **nnz} for nnz in self.probes),
+            wanted=None if self.wanted is None else {**whole, **self.wanted},
         )
+
+    @property
+    def trained(self) -> Mapping[str, int] | None:
+        """Parameter name → weights whose gradients were needed; None for those of `nnz`, or for all under a dense gradient."""
+        return self.wanted if self.dense_gradient and self.wanted is not None else self.reached
 
 
 @check_arguments
@@ -102,8 +111,8 @@ def step_macs(cost: TrainingCost, groups: Mapping[str, tuple[str, ...]], taken: 
     """
     a_sample = cost.step(
         layer_counts(groups, taken.nnz),
-        dense_gradient=taken.dense_gradient,
-        reached=None if taken.reached is None else layer_counts(groups, taken.reached),
+        dense_gradient=taken.dense_gradient and taken.wanted is None,
+        reached=None if taken.trained is None else layer_counts(groups, taken.trained),
         curvature=taken.curvature,
     )
     return samples * a_sample + sum(cost.step(layer_counts(groups, nnz)) for nnz in taken.probes)

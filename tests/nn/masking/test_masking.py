@@ -33,7 +33,9 @@ from iftplan.nn import (
     masked_weights,
 )
 from iftplan.nn.masking.algorithms.base import Algorithm
+from iftplan.nn.masking.step_masks import layer_counts, step_macs, weights_by_layer
 from iftplan.plans.plan import Plan
+from iftplan.runs.costs.training_cost import TrainingCost
 from iftplan.runs.schedules import Constant, Updates
 from tests.support.training import copies
 
@@ -682,3 +684,21 @@ def test_weights_that_others_write_are_back_on_the_masks_after_the_next_step(how
     for weight in masked_weights(model):
         assert int(weight.mask.sum()) == kept[weight.name]
         assert not weight.parameter[~weight.mask].any()
+
+
+@pytest.mark.parametrize("name", ["frozen weight", "frozen mask"])
+def test_a_look_at_dense_gradients_pays_for_those_that_somebody_looks_at(name: str) -> None:
+    model = network()
+    model[2].weight.requires_grad_(name != "frozen weight")
+    optimizer = optim.SGD([p for p in model.parameters() if p.requires_grad], 0.01)
+    frozen = ["2"] if name == "frozen mask" else []
+    masks = Masking(model, optimizer, RigL(Updates(100, 3), Constant(0.3)), frozen=frozen)
+    cost, groups = TrainingCost.of(planned()), weights_by_layer(planned(), model)
+    train(masks, 4)
+    assert masks.taken.dense_gradient, "an update at step 3"
+    nnz = layer_counts(groups, masks.taken.nnz)
+    trained = {**cost.capacity, "2": 0 if name == "frozen weight" else nnz["2"]}
+    assert step_macs(cost, groups, masks.taken, 1) == 2 * cost.forward(nnz) + cost.forward(trained)
+    train(masks, 1)
+    kept = {**nnz, "2": trained["2"]}
+    assert step_macs(cost, groups, masks.taken, 1) == 2 * cost.forward(nnz) + cost.forward(kept)
