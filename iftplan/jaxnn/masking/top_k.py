@@ -56,5 +56,6 @@ def largest(scores: Array, units: ArrayLike, short: ArrayLike = 0, experts: int 
     """
     chosen = first(scores, units)
     last = jnp.where(chosen, scores, scores.max()).min(axis=1).reshape(experts, -1)
-    whole = first(last - EXCLUDED, (scores.shape[0] - jnp.asarray(short)) // experts).reshape(-1, 1)
+    above = last.astype(jnp.promote_types(last.dtype, jnp.float32)) - EXCLUDED
+    whole = first(above, (scores.shape[0] - jnp.asarray(short)) // experts).reshape(-1, 1)
     return first(scores, jnp.asarray(units) - 1) | (chosen & whole)

@@ -103,7 +103,8 @@ class Layer:
         last = (
             scores.masked_fill(~chosen, scores.max()).amin(1).view(self.experts, -1)
         )  # excluded ones are lost first
-        whole = top_k_mask(last - EXCLUDED, (len(scores) - self.short) // self.experts).view(-1, 1)
+        above = last.double() - EXCLUDED  # in bfloat16, small losses would be one number
+        whole = top_k_mask(above, (len(scores) - self.short) // self.experts).view(-1, 1)
         return top_k_mask(scores, units - 1) | (chosen & whole)
 
 

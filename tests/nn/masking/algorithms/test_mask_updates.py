@@ -274,3 +274,10 @@ def test_static_masks_stay() -> None:
     assert not any(Static().due(step) for step in range(300))
     (change,) = Static().update([layer(WEIGHTS, MASK)], 0)
     assert ones(change.mask) == [0, 1, 2, 5, 7]
+
+
+def test_short_rows_are_those_that_lose_least_in_bfloat16_too() -> None:
+    """Losses of a hundredth, of which one more than their sum with 1 is no other number."""
+    scores = torch.tensor([[0.0105, 0.9], [0.0101, 0.9], [0.0103, 0.9]], dtype=torch.bfloat16)
+    whole = replace(layer([1.0] * 6, [1] * 6, rows=3, target=2), short=1)
+    assert whole.largest(scores, 2).tolist() == [[True, True], [False, True], [True, True]]
