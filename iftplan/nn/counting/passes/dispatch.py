@@ -51,7 +51,7 @@ class DatalessAnswers(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def without_data(func: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Any:
-    """What an operator gives, also where torch's own has no answer for tensors without data.
+    """Result of an operator, also where torch's own has no answer for tensors without data.
 
     Args:
         func: an overload of the dispatcher's.
@@ -71,7 +71,15 @@ def without_data(func: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] 
 def grouped_mm(
     a: Tensor, b: Tensor, offs: Tensor | None = None, bias: Tensor | None = None, out_dtype: Any = None
 ) -> Tensor:
-    """The product's shape: two matrices cut along K give one product per group, else groups are rows."""
+    """Shape of a product of groups: two matrices cut along K give one product per group, else groups are rows.
+
+    Args:
+        a: rows, of all groups one after the other or a stack.
+        b: matrices, likewise.
+        offs: where groups end.
+        bias: adds no shape.
+        out_dtype: of the product; None for that of `a`.
+    """
     rows = a.shape[:-1] if a.dim() >= b.dim() else a.shape[-2:-1]
     if a.dim() == b.dim() == 2 and offs is not None:
         rows = torch.Size((offs.numel(), *rows))

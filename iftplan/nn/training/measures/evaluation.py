@@ -80,6 +80,9 @@ def evaluate(
         samples: of the part of the data that is evaluated.
         size: samples of a batch.
         share: number of this process among those that see samples of their own, and how many those are.
+
+    Raises:
+        InputError: no sample asks for an answer.
     """
     was_training = model.training
     model.eval()

@@ -40,10 +40,10 @@ def check_rounding(entry: PaperEntry, rounding: WidthRounding | None) -> None:
             f"the paper prints widths of GPT-3 Small alone, in table14 and table15; {entry.name} can be counted with cover or floor."
         )
     if rounding and entry.arithmetic not in (Arithmetic.RESULTS, Arithmetic.WIDTHS, Arithmetic.TRAINING):
-        raise InputError(f"{entry.name} has no widths that could be rounded; leave --round out.")
+        raise InputError(f"{entry.name} has no widths that could be rounded; leave the rounding out.")
     if rounding == "cover" and entry.arithmetic is Arithmetic.TRAINING:
         raise InputError(
-            f"{entry.name} is counted at the published widths or at floor; iftplan's own plan stands beside either. Take one of these, or leave --round out."
+            f"{entry.name} is counted at the published widths or at floor; iftplan's own plan stands beside either. Take one of these, or leave the rounding out."
         )
 
 
