@@ -331,10 +331,10 @@ def _network_with_masks(
     model: nn.Module | str, inputs: object, known: tuple[InputSpec, ...] = ()
 ) -> tuple[nn.Module, tuple[InputSpec, ...]]:
     """The same, with values where a source has masks: without, nobody knows what they keep."""
-    from iftplan.nn.masks.masked_weights import masked_weights
+    from iftplan.nn.masks.masked_weights import SUFFIX
 
     network, specs = _network(model, inputs, known)
-    if not isinstance(model, str) or not any(True for _ in masked_weights(network)):
+    if not isinstance(model, str) or not any(name.endswith(SUFFIX) for name, _ in network.named_buffers()):
         return network, specs
     return _network(model, inputs, known, "cpu")
 

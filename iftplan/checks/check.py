@@ -23,7 +23,7 @@ from iftplan.models.cost import ModelCost
 from iftplan.models.cost_document import parse_measured
 from iftplan.models.zoo.specs import zoo_cost
 from iftplan.plans.document.plan import parse_plan
-from iftplan.plans.plan import Plan, Scope
+from iftplan.plans.plan import Plan, PlannedLayer, Scope
 
 Around = Callable[[int], AbstractContextManager[Callable[[], object]]]
 
@@ -208,14 +208,15 @@ def _unapplied(found: ModelCost, plans: Mapping[str, Plan]) -> Iterator[str]:
     for name, plan in plans.items():
         dense: Counter[str] = Counter()
         for layer in plan.layers:
-            dense[_place(layer.name, found)] += layer.dense_macs
-        changed = {_place(layer.name, found) for layer in plan.layers if layer.changes}
-        if changed and all(found.macs.get(place) == dense[place] for place in changed):
+            dense[_place(layer, found)] += layer.dense_macs
+        changed = {_place(layer, found) for layer in plan.layers if layer.changes}
+        if changed and all(found.macs.get(place, 0) == dense[place] for place in changed):
             yield name
 
 
-def _place(name: str, found: ModelCost) -> str:
-    """Where a layer is measured: under its name, or that of the module which computes with its weight itself."""
+def _place(layer: PlannedLayer, found: ModelCost) -> str:
+    """Where a layer is measured: under its name, its weight's, or that of the module which computes with its weight itself."""
+    name = layer.weight if layer.weight in found.macs else layer.name
     while name and name not in found.macs:
         name = name.rpartition(".")[0]
     return name

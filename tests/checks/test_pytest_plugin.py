@@ -330,15 +330,22 @@ def test_zeros_of_a_source_are_counted(
 import iftplan as ift
 from iftplan.nn import apply, finalize
 from tests.checks.test_pytest_plugin import net
+from torch.nn.utils import prune
 
 def finalized():
     return finalize(apply(ift.load({str(plan_file)!r}), net()))
+
+def pruned():
+    network = net()
+    prune.l1_unstructured(network[0], "weight", 0.5)
+    return network
 """,
         encoding="utf-8",
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     assert iso_flop("sources_with_zeros:finalized", str(plan_file)).measured_macs == 192
     assert flop_budget("sources_with_zeros:finalized", 192, ROW, nonzeros=True).measured_macs == 192
+    assert iso_flop("sources_with_zeros:pruned", net(8), ROW, tolerance=1).measured_macs == 128
 
 
 def test_zeros_of_a_weight_that_computes_in_part_make_no_cost() -> None:
@@ -354,5 +361,5 @@ def test_zeros_of_a_weight_that_computes_in_part_make_no_cost() -> None:
     assert flop_budget(network, 20, "1x4", nonzeros=True).measured_macs == 20
     with torch.no_grad():
         network.w[5:] = 0
-    with pytest.raises(MeasureError, match="with a part of its weights only"):
+    with pytest.raises(MeasureError, match="with a part of its weights only, so its cost depends"):
         flop_budget(network, 13, "1x4", nonzeros=True)

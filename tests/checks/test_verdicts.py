@@ -63,17 +63,17 @@ def test_a_dense_network_that_costs_as_much_as_its_plan_is_told_apart(tmp_path: 
 def test_a_layer_whose_weight_its_parent_computes_with_is_told_apart_too(tmp_path: Path) -> None:
     """Attention is one layer of a measured network, and two of a plan."""
     network = torch.nn.Sequential(
-        torch.nn.Linear(4, 8),
+        torch.nn.Embedding(9, 8),
         torch.nn.TransformerEncoderLayer(8, 2, 16, batch_first=True),
         torch.nn.Linear(8, 4),
     )
-    plan = ift.plan(network, "wide", "3/4", inputs="1x3x4")
+    plan = ift.plan(network, "wide", "3/4", inputs="1x3:int64")
     ift.save(plan, str(tmp_path / "wide.json"))
     (tmp_path / "iftplan.toml").write_text(
         '[models.net]\nsource = "n.py:net"\nbudget.equal = ["wide.json"]\n', encoding="utf-8"
     )
     config = read_config(tmp_path / "iftplan.toml")
-    macs = layer_macs(measure(network, [InputSpec((1, 3, 4))]), {})
+    macs = layer_macs(measure(network, [InputSpec((1, 3), "int64")]), {})
     assert "1.self_attn" in macs and "1.self_attn.in_proj_weight" not in macs
     report = check_models(config, config.models, Costs({"net": ModelCost(macs, {})}), None)
     assert report.models[0].unapplied == ("wide.json",)

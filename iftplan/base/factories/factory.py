@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -99,6 +100,8 @@ def _callable(
         with importing_from(folder):  # which functions may do as well as files
             return factory(*arguments, **named)
 
+    with suppress(TypeError, ValueError):  # some are written in C
+        called.__signature__ = signature(factory)  # type: ignore[attr-defined]  # whose defaults are sizes that may be changed
     return called
 
 

@@ -44,7 +44,7 @@ WITHOUT_GRADIENTS = (
 )
 
 _OURS = "iftplan::block_attention"
-"""Operator of this project's that stands for attention with gradients, and runs without, as every one that is registered so."""
+"""Operator of this project's that stands for attention with gradients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +196,9 @@ class _Gradients(DispatchNet):  # type: ignore[no-untyped-call]
             return
         if not torch.is_grad_enabled() and self.backward is None and name != _OURS:
             self.ledger.assume(WITHOUT_GRADIENTS)
-            self.add(macs, 0)
-            return
+            if name.startswith("aten::"):  # others may have a backward pass that is registered with them
+                self.add(macs, 0)
+                return
         self.add(
             macs, _attention(macs, args) if operator.name == "attention" else _product(operator, macs, args)
         )

@@ -103,7 +103,9 @@ class Layer:
         last = (
             scores.masked_fill(~chosen, scores.max()).amin(1).view(self.experts, -1)
         )  # excluded ones are lost first
-        above = last.double() - EXCLUDED  # in bfloat16, small losses would be one number
+        above = (
+            last.to(torch.promote_types(last.dtype, torch.float32)) - EXCLUDED
+        )  # in bfloat16, small losses would be one number
         whole = top_k_mask(above, (len(scores) - self.short) // self.experts).view(-1, 1)
         return top_k_mask(scores, units - 1) | (chosen & whole)
 

@@ -263,7 +263,9 @@ class Masking:
 
     def _check_state(self, state: Mapping[str, Any]) -> None:
         shapes = {name: mask.shape for name, mask in self.masks().items()}
-        if {name: mask.shape for name, mask in state.get("masks", {}).items()} != shapes:
+        if {
+            name: mask.shape for name, mask in state.get("masks", {}).items()
+        } != shapes or "targets" not in state:
             raise StaleError("the masks' state is of another model: its masked weights differ.")
 
     @property

@@ -7,7 +7,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import CellType, FunctionType, MethodType
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from iftplan.nn.meta.sparse_tensors import sparse_on_meta
 
 Make = Callable[[Tensor], Tensor]
 Model = TypeVar("Model", bound=nn.Module)
+
+BLOCKS: Final = "iftplan_blocks"
+"""Note on a tensor of a block mask without data: its values."""
 
 
 class _Replacing(TorchFunctionMode):
@@ -90,7 +93,7 @@ def copy_model(model: nn.Module, make: Make, others: Make | None = None) -> nn.M
         memo[id(parameter)] = _parameter(parameter, make)
     for buffer in model.buffers():
         memo[id(buffer)] = make(buffer)
-    memo.update((id(mask), mask) for mask in _block_masks(model))
+    memo.update((id(mask), _copied_mask(mask, others or make)) for mask in _block_masks(model))
     with torch.no_grad(), _Replacing(others or make):
         try:
             trial = dict(memo)
@@ -106,8 +109,19 @@ def copy_model(model: nn.Module, make: Make, others: Make | None = None) -> nn.M
     return double
 
 
+def _copied_mask(mask: object, make: Make) -> object:
+    """A block mask of copied tensors, beside which their values are kept: which blocks a mask keeps decides what it costs."""
+    double = copy.copy(mask)
+    for name, value in vars(mask).items():
+        if isinstance(value, Tensor):
+            tensor = make(value)
+            tensor.__dict__[BLOCKS] = value.detach().cpu()
+            setattr(double, name, tensor)
+    return double
+
+
 def _block_masks(model: nn.Module) -> Iterator[object]:
-    """Block masks of FlexAttention that modules hold: which blocks they keep is data, and without it nobody knows their cost."""
+    """Block masks of FlexAttention that modules hold."""
     flex = sys.modules.get("torch.nn.attention.flex_attention")
     if flex is None:
         return
@@ -133,9 +147,11 @@ def deep_copy(model: Model) -> Model:
         double = copy.deepcopy(model)
     except RuntimeError:
         return cast("Model", copy_model(model, clone))
-    for own, parameter in zip(model.parameters(), double.parameters(), strict=True):
-        notes = {key: note for key, note in vars(own).items() if not isinstance(note, Tensor)}
-        parameter.__dict__.update(notes)  # which torch leaves behind
+    own = dict(model.named_parameters())
+    for name, parameter in double.named_parameters():  # what torch leaves behind
+        for key, note in vars(own.get(name, parameter)).items():
+            if not isinstance(note, Tensor):
+                parameter.__dict__.setdefault(key, note)
     return double
 
 

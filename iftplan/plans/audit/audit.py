@@ -270,7 +270,13 @@ def _unplanned(plan: Plan, table: CountTable) -> tuple[AuditedLayer, ...]:
 def _unplanned_problem(unplanned: Sequence[AuditedLayer]) -> str:
     first = unplanned[0]
     more = f" and {len(unplanned) - 1} more" if len(unplanned) > 1 else ""
-    return f"{first.name} costs {count(first.measured_macs or 0)} MACs and has no row in the plan{more}; the network is not the one that was planned, so plan it anew."
+    beside = any(".adapter." in layer.name for layer in unplanned)
+    advice = (
+        "merge adapters first, or count them by themselves"
+        if beside
+        else "the network is not the one that was planned, so plan it anew"
+    )
+    return f"{first.name} costs {count(first.measured_macs or 0)} MACs and has no row in the plan{more}; {advice}."
 
 
 def _spare(plan: Plan) -> range:
@@ -558,17 +564,17 @@ def layer_macs(table: CountTable, nonzeros: Mapping[str, Fraction]) -> dict[str,
     Raises:
         MeasureError: a weight with zeros computes in part only, so nobody knows how many of its zeros are left out.
     """
-    totals: dict[str, int] = {}
+    for weight, whole in table.by_weight().items():
+        if (whole * nonzeros.get(weight, Fraction(1))).denominator != 1:
+            raise MeasureError(
+                f"{weight} computes with a part of its weights only, so its cost depends on where its zeros are. Count all weights, without `nonzeros`."
+            )
+    totals: dict[str, Fraction] = {}
     for c in table.contractions:
         name = f"{c.module}:{c.operator}" if c.weight is None else c.module or c.weight
         macs = c.macs * nonzeros.get(c.weight or "", Fraction(1))
-        if macs.denominator != 1:
-            raise MeasureError(
-                f"{c.weight} takes part in {c.operator} of {c.module or 'the model'} with a part of its weights only, so its cost depends on "
-                "where its zeros are. Count all weights, without `nonzeros`."
-            )
-        totals[name] = totals.get(name, 0) + int(macs)
-    return totals
+        totals[name] = totals.get(name, Fraction(0)) + macs
+    return {name: int(macs) for name, macs in totals.items()}
 
 
 def _with_unknowns(report: AuditReport, table: CountTable, may_stay_uncalled: Collection[str]) -> AuditReport:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from inspect import signature
 from pathlib import Path
 
 import pytest
 
 import iftplan as ift
+from iftplan.base.factories.factory import file_factory
 from iftplan.checks.assertions import iso_flop
 from tests.support.cli_runs import iftplan
 
@@ -89,3 +91,13 @@ def test_what_only_one_folder_has_is_run_once(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("builtins.counted_runs", 0, raising=False)
     assert iso_flop(f"{tmp_path}/a.py:build", f"{tmp_path}/inner/b.py:build", "1x8").passed
     assert sys.modules["builtins"].counted_runs == 1
+
+
+def test_sizes_of_a_factory_can_still_be_read(folders: tuple[str, str]) -> None:
+    """Functions for JAX say their widths by the defaults of their arguments."""
+    (Path(folders[0]).parent / "sized.py").write_text(
+        "def net(width=64):\n    return width\n", encoding="utf-8"
+    )
+    made = file_factory(str(Path(folders[0]).parent / "sized.py"), "net", lambda _: False)
+    assert [(p.name, p.default) for p in signature(made).parameters.values()] == [("width", 64)]
+    assert made(width=8) == 8

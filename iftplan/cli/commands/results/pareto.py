@@ -147,7 +147,7 @@ def _observations(runs: Sequence[str], *, paper: bool, task: str | None) -> list
         )
     found = [o for subject in runs for o in read_observations(subject)]
     if task and found:
-        _check_one_data_set(found)
+        _tell_of_several(found, task)
         found = [_of_task(o, task) for o in found]
     if paper:
         if runs and task is None:
@@ -158,14 +158,12 @@ def _observations(runs: Sequence[str], *, paper: bool, task: str | None) -> list
     return found
 
 
-def _check_one_data_set(found: Sequence[Observation]) -> None:
-    """Refuse runs on different data sets, which one --task cannot name together."""
-    first = {o.task: o.source for o in reversed(found) if o.task}
-    if len(first) > 1:
-        (one, source), (other, there), *_ = first.items()
-        raise InputError(
-            f"{source} was trained on {one} and {there} on {other}, so --task cannot be the name of both. Results on different data sets "
-            "cannot be compared; draw them separately."
+def _tell_of_several(found: Sequence[Observation], task: str) -> None:
+    """Say that runs whose data lie under several names are taken for one data set."""
+    names = sorted({o.task for o in found if o.task})
+    if len(names) > 1:
+        say(
+            f"note: runs on {', '.join(names)} are all taken for {task}; results on different data sets cannot be compared"
         )
 
 

@@ -11,6 +11,7 @@ from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
 from iftplan.masks import AttentionPattern
 from iftplan.masks.attention.block_map import BlockMap
+from iftplan.nn.meta.copies import BLOCKS
 from iftplan.nn.torch_internals import pause_tracing, without_modes, without_torch_function
 
 if TYPE_CHECKING:
@@ -54,13 +55,14 @@ def kept_scores(block_mask: tuple[Any, ...], query: Tensor, key: Tensor) -> tupl
     queries, keys = int(query.shape[-2]), int(key.shape[-2])
     if first is None or (rows >= 1 << 30 and columns >= 1 << 30):
         return None
-    blocks = block_mask[first : first + 4]
+    blocks = [getattr(part, BLOCKS, part) for part in block_mask[first : first + 4]]
     batches, heads = map(int, blocks[0].shape[:2])
     with pause_tracing(), without_modes(), without_torch_function(), torch.device("cpu"):
         try:
             if type(blocks[0]) is Tensor and not blocks[0].is_meta:
+                numbers: Any = [part if part is None else part.cpu() for part in blocks]
                 mask = BlockMask.from_kv_blocks(
-                    blocks[0], blocks[1], blocks[2], blocks[3], BLOCK_SIZE=(rows, columns)
+                    numbers[0], numbers[1], numbers[2], numbers[3], BLOCK_SIZE=(rows, columns)
                 )
             elif _keeps_all(block_mask[-1]):
                 return None

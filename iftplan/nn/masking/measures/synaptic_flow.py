@@ -112,8 +112,9 @@ def _neutral(name: str, value: Tensor) -> Tensor:
 
 
 def _total(output: Any) -> Tensor:
-    """Sum of all numbers that a model returns."""
+    """Sum of all numbers that a model returns; a loss that it computes of labels is none of them where there are others."""
     if isinstance(output, Tensor):
         return output.sum()
     parts = output.values() if isinstance(output, Mapping) else output
-    return torch.stack([_total(x) for x in parts if isinstance(x, Tensor) and x.is_floating_point()]).sum()
+    numbers = [x for x in parts if isinstance(x, Tensor) and x.is_floating_point()]
+    return torch.stack([x.sum() for x in [x for x in numbers if x.ndim] or numbers]).sum()

@@ -75,7 +75,8 @@ def image_parts(root: Path, size: int, say: Callable[[str], None]) -> tuple[Labe
 def _is_labelled(part: Any) -> bool:
     """Whether a part has labels that somebody knows."""
     label = next((name for name in LABELS if name in part.column_names), None)
-    return label is None or len(part) == 0 or part[0][label] >= 0
+    first = None if label is None or len(part) == 0 else part[0][label]
+    return not isinstance(first, int) or first >= 0
 
 
 def text_of(root: Path, separator: str) -> Numbers:

@@ -39,9 +39,9 @@ _KNOWN = "digits, a directory of CIFAR python batches, a directory with train/CL
 _STREAMED = ("shorter_side", "random_resized_crop", "eval_shorter_side", "color_jitter")
 _IN_MEMORY = 2**32
 """Bytes of pixels beyond which "auto" streams a folder of images; the same on every machine, as results have to be."""
-_LONG = 10**9
 _LOOKED_AT = 10**7
 """Tokens among which one that stands for hidden ones would be met."""
+_LONG = 10**9
 """Tokens from which it takes a while to read them all."""
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 

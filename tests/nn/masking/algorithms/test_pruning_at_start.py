@@ -357,9 +357,10 @@ class Classifies(nn.Module):
         super().__init__()
         self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 4)
 
-    def forward(self, batch: Any, labels: Tensor | None = None) -> Tensor:
+    def forward(self, batch: Any, labels: Tensor | None = None) -> dict[str, Tensor | None]:
         out: Tensor = self.b(self.a(batch["x"]).relu())
-        return out
+        loss = None if labels is None else nn.functional.cross_entropy(out, labels)
+        return {"loss": loss, "logits": out}
 
 
 def test_synaptic_flow_of_a_network_with_a_batch_and_labels() -> None:

@@ -81,10 +81,13 @@ def check_told_apart(layers: Sequence[Layer], scores: Sequence[Tensor]) -> None:
         InputError: nothing tells the weights of a layer apart.
     """
     for layer, score in zip(layers, scores, strict=True):
-        if not (layer.mask.sum(1) <= layer.target).all() and not torch.where(layer.mask, score, 0).any():
+        untouched = layer.target < layer.units and bool(
+            layer.mask.all()
+        )  # later rounds may leave a layer without a gradient
+        if untouched and not score.any():
             raise InputError(
                 f"every weight of {layer.name} has score 0, so nothing says which to keep: no gradient reaches them. Where residual "
-                "blocks begin as identities, let the last norm of each begin with γ = 1 (training.zero_init_residual=false), or take a "
+                "blocks begin as identities, let the last norm of each begin with γ = 1 (training.zero_init_residual=false); else take a "
                 "method that looks at weights alone."
             )
 
