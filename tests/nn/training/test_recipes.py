@@ -17,6 +17,7 @@ from PIL import Image
 from iftplan.base.documents import Document
 from iftplan.runs.document import merge, parse_run, read_recipe
 from iftplan.runs.recipes.files import recipe_files
+from iftplan.runs.settings import DataConfig
 from tests.support.runs.executed import StoppedRunError, executed, plan_of
 
 pytestmark = pytest.mark.slow
@@ -98,7 +99,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
         (root / "cifar10").mkdir(exist_ok=True)
         (root / "cifar10" / name).write_bytes(pickle.dumps(batch, protocol=4))
-    random.integers(0, 256, 12_000, dtype=np.uint16).tofile(root / "bytes.bin")
+    tokens = random.integers(0, 256, 12_000, dtype=np.uint16)
+    tokens[tokens == DataConfig().mask_token] = 0  # stands for hidden ones, so no text has it
+    tokens.tofile(root / "bytes.bin")
     (root / "text.txt").write_bytes(bytes(random.integers(32, 127, 20_000, dtype=np.uint8)))
     return root
 
