@@ -260,7 +260,9 @@ def _against_plan(
     from iftplan.nn.application.against_plan import audit_by_plan
 
     network, specs = _network_with_masks(model, inputs, plan.inputs)
-    if isinstance(model, str) and plan.cardinality.maskable_weights and parse_source(model).runs_user_code:
+    without_values = any(parameter.is_meta for parameter in network.parameters())
+    masks_some = bool(plan.cardinality.maskable_weights)
+    if isinstance(model, str) and without_values and masks_some and parse_source(model).runs_user_code:
         network, specs = _network(model, inputs, plan.inputs, "cpu")  # its zeros are in its values
     return audit_by_plan(
         _called(model),

@@ -124,17 +124,14 @@ def check_models(
         baseline: earlier costs; None for none.
         notes: sentences on the whole report.
     """
-    lost = baseline is None and config.baseline != BASELINE_FILE
+    if baseline is None and config.baseline != BASELINE_FILE:
+        lost = f"there is no {config.baseline}, which {config.path.name} names as its baseline; nothing was compared with it"
+        notes = (*notes, lost)
     return CheckReport(
         config=config.path.name,
         baseline=baseline.name if baseline else "",
         models=tuple(_checked(model, config, costs, baseline) for model in models),
-        notes=(
-            *notes,
-            f"there is no {config.baseline}, which {config.path.name} names as its baseline; nothing was compared with it",
-        )
-        if lost
-        else notes,
+        notes=notes,
     )
 
 

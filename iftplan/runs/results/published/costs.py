@@ -115,17 +115,15 @@ def _observation(result: PublishedResult, specs: Mapping[str, ModelSpec]) -> Obs
     planned = planned_result(result, specs[setting.model], setting)
     cardinality = planned.cardinality
     masked = [layer for layer in planned.layers if layer.maskable]
-    pruned = (
-        0 if result.method == DENSE_FINETUNE else 1
-    )  # fine-tuned with every weight, it computes with every one
+    filled = result.method == DENSE_FINETUNE  # it computes with every weight
+    more = sum((layer.capacity - layer.nnz) * layer.positions for layer in masked) if filled else 0
     return replace(
         bare,
         scope=setting.scope_name,
-        macs=planned.macs(Scope.MODEL)
-        + (1 - pruned) * sum((layer.capacity - layer.nnz) * layer.positions for layer in masked),
+        macs=planned.macs(Scope.MODEL) + more,
         dense_macs=planned.dense_macs(Scope.MODEL),
         train_macs=training_macs(planned, result.method, setting),
-        nnz=sum(layer.nnz if pruned else layer.capacity for layer in masked),
+        nnz=sum(layer.capacity if filled else layer.nnz for layer in masked),
         maskable_weights=cardinality.maskable_weights,
         log2_masks=cardinality.log2_masks,
     )
