@@ -109,22 +109,25 @@ def _commit(revision: str, folder: Path) -> str:
 
 
 def _git(folder: Path, *arguments: str, said: str = "") -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    environment = {name: value for name, value in os.environ.items() if name not in _OF_A_HOOK}
     try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={name: value for name, value in os.environ.items() if name not in _OF_A_HOOK},
-        )
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        ) as git:
+            try:
+                out, err = git.communicate()
+            except BaseException:  # to end git would leave behind what it started, which writes on
+                git.communicate()
+                raise
     except OSError as error:
         raise InputError(f"git cannot be run ({error.strerror}), and a revision is read with it.") from error
-    if done.returncode:
-        told = " ".join(done.stderr.split()) or f"status {done.returncode}"
+    if git.returncode:
+        told = " ".join(err.split()) or f"status {git.returncode}"
         if "safe.directory" in told:  # a container's user is rarely who checked out: there is a repository
             said = ""
         raise InputError(said or f"git {arguments[0]} failed in {folder}: {told}")
-    return done.stdout.strip()
+    return out.strip()
 
 
 @contextmanager

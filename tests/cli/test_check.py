@@ -618,6 +618,47 @@ def test_an_interrupted_comparison_leaves_nothing(repo: Path, number: signal.Sig
     ]
 
 
+@pytest.mark.slow
+def test_a_comparison_interrupted_while_git_still_writes_waits_for_it(tmp_path: Path) -> None:
+    """Git checks out in a process of its own, which would write on into the folder that is being removed."""
+    folder = repository(tmp_path, TWO)
+    (folder / ".gitattributes").write_text("*.txt filter=slow\n")
+    for number in range(20):
+        (folder / f"{number}.txt").write_text(f"{number}\n")
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    git(folder, "add", ".")
+    git(folder, "commit", "--quiet", "-m", "one")
+    written = tmp_path.parent / f"{tmp_path.name}-written"
+    git(
+        folder,
+        "config",
+        "filter.slow.smudge",
+        f"echo begun >> {written}; sleep 0.2; cat; echo done >> {written}",
+    )
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "iftplan", "diff", "--base", "main", "net.py:build", "--input", "1x16"],
+        cwd=folder,
+        env={**os.environ, "TMPDIR": str(temporary)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(temporary.glob("*/tree/1*.txt")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT, told
+    assert "stopped before there was a result" in told
+    words = written.read_text().split()
+    assert words.count("begun") == words.count("done"), "git is still writing"
+    assert not list(temporary.iterdir())
+    assert git(folder, "worktree", "list").count("\n") == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_an_interrupted_check_leaves_no_process_behind(tmp_path: Path, number: signal.Signals) -> None:
     """A model that hangs must not go on when whoever waited for it has given up."""

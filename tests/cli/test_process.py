@@ -8,11 +8,12 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from iftplan.cli import process
+from iftplan.cli import main, process
 
 
 @pytest.fixture
@@ -55,6 +56,34 @@ def test_other_threads_and_other_peoples_processes_keep_their_handlers(ours: Non
         seen.append(signal.getsignal(signal.SIGINT))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     assert seen == [signal.default_int_handler, own]
+
+
+class _Interrupted:
+    """What Ctrl-C is while Python makes a class: Python 3.11 raises a RuntimeError from it."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code", "told"),
+    [
+        (lambda *_, **__: type("Made", (), {"it": _Interrupted()}), 130, "stopped before there was a result"),
+        (lambda *_, **__: int("one"), 3, "an error of our own, ValueError"),
+    ],
+)
+def test_an_interruption_that_became_an_error_is_an_interruption(
+    wrong: Callable[..., object],
+    code: int,
+    told: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(main, "app", wrong)
+    with pytest.raises(SystemExit) as end:
+        main.main([])
+    assert end.value.code == code
+    assert told in capsys.readouterr().err
 
 
 _PRESSES = """
