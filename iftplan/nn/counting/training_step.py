@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import FrameType, MappingProxyType
@@ -24,8 +24,9 @@ from torch.utils.checkpoint import checkpoint
 from iftplan.base.arguments import check_arguments
 from iftplan.base.units import count
 from iftplan.models.counting import Values
+from iftplan.nn.counting.operators import formulas as f
 from iftplan.nn.counting.operators.registry import OPERATORS, Operator
-from iftplan.nn.counting.operators.whole_functions import WHOLE, summed_products
+from iftplan.nn.counting.operators.whole_functions import summed_products
 from iftplan.nn.counting.passes.data import Data, look_as_needed
 from iftplan.nn.counting.passes.dispatch import DispatchNet, to_shapes
 from iftplan.nn.counting.passes.lazy_modules import materialise
@@ -199,9 +200,8 @@ class _Gradients(DispatchNet):  # type: ignore[no-untyped-call]
             if name.startswith("aten::"):  # others may have a backward pass that is registered with them
                 self.add(macs, 0)
                 return
-        self.add(
-            macs, _attention(macs, args) if operator.name == "attention" else _product(operator, macs, args)
-        )
+        gradients = _IN_PARTS.get(operator.name, partial(_product, operator))
+        self.add(macs, gradients(macs, args))
 
     def add(self, macs: int, gradients: int) -> None:
         """Write down a product of the running module, and what its gradients take."""
@@ -225,8 +225,8 @@ class _Whole(FactoriesOnMeta):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         result = super().__torch_function__(func, types, args, kwargs)
-        if func in WHOLE:
-            _, macs, operands = summed_products(func, args, kwargs or {}, result)
+        if (whole := summed_products(func, args, kwargs or {}, result)) is not None:
+            _, macs, operands = whole
             self.net.add(macs, macs * sum(map(_trained, operands)))
         return result
 
@@ -243,6 +243,19 @@ def _attention(macs: int, args: Sequence[Any]) -> int:
     q, k, v = map(_trained, (query, key, value))
     gradients: int = scores * (q + k) + values * ((q or k) + v)
     return gradients
+
+
+def _bilinear(macs: int, args: Sequence[Any]) -> int:
+    """`x₁ · W`, and its result times `x₂`; the result needs a gradient if x₁ or W does."""
+    first, second = f.trilinear(to_shapes(args[:3]), args[3:6], args[6])
+    left, weight, right = map(_trained, args[:3])
+    return first * (left + weight) + second * ((left or weight) + right)
+
+
+_IN_PARTS: Final[Mapping[str, Callable[[int, Sequence[Any]], int]]] = MappingProxyType(
+    {"attention": _attention, "bilinear": _bilinear}
+)
+"""Operators that are two products, one with the other's result."""
 
 
 def _checkpoints_around(frame: FrameType | None) -> int:

@@ -58,6 +58,7 @@ __all__ = [
     "without_dispatch",
     "without_modes",
     "without_torch_function",
+    "without_transforms",
 ]
 
 
@@ -85,6 +86,13 @@ without_dispatch: Final = torch._C._DisableTorchDispatch
 def inside_transform() -> bool:
     """Whether a functorch transform (vmap, grad) is running, under which shapes lack a dimension."""
     return torch._C._functorch.maybe_current_level() is not None
+
+
+def without_transforms(tensor: Tensor) -> Tensor:
+    """The tensor that a functorch transform (vmap, grad) wraps, with every dimension; another one as it is."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor
 
 
 def storage_address(tensor: Tensor) -> int:
@@ -303,11 +311,11 @@ def _knows_views() -> bool:
 
 
 def _knows_transforms() -> bool:
-    """torch._C._functorch.maybe_current_level: tells whether vmap is running."""
+    """torch._C._functorch: tells whether vmap is running, and what it wraps."""
     inside: list[bool] = []
 
     def noted(x: Tensor) -> Tensor:
-        inside.append(inside_transform())
+        inside.append(inside_transform() and without_transforms(x).shape == (2, 3))
         return x.view(3, 1)
 
     torch.func.vmap(noted)(torch.empty(2, 3, device="meta"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -107,6 +108,7 @@ KNOWN: dict[str, tuple[Callable[..., Any], tuple[InputSpec, ...], int]] = {
         (_batch(2, 8, 3, 3), _batch(2, 8, 3, 3)),
         2 * 8 * 9,
     ),
+    "vecdot of vectors": (torch.linalg.vecdot, (_batch(9), _batch(9)), 9),
     "vecdot of columns": (lambda a, b: torch.linalg.vecdot(a, b, dim=0), (_batch(9, 3), _batch(9, 3)), 27),
     "addbmm": (torch.addbmm, (_batch(3, 5), _batch(2, 3, 4), _batch(2, 4, 5)), 2 * 3 * 4 * 5),
     "baddbmm": (torch.baddbmm, (_batch(2, 3, 5), _batch(2, 3, 4), _batch(2, 4, 5)), 2 * 3 * 4 * 5),
@@ -144,6 +146,14 @@ def test_products_under_other_names_are_counted_by_every_engine(name: str, engin
     function, inputs, macs = KNOWN[name]
     table = measure(Run(function), inputs, engine=engine)
     assert (table.macs, table.unknown) == (macs, {})
+
+
+@pytest.mark.parametrize("engine", ["meta", "flop_counter"])
+def test_products_of_samples_under_vmap_are_those_of_all(engine: str) -> None:
+    """A tracer sees a multiplication and a sum there."""
+    for function in (torch.linalg.vecdot, partial(F.cosine_similarity, dim=-1)):
+        table = measure(Run(torch.vmap(function)), [_batch(7, 3, 9)] * 2, engine=engine)
+        assert (table.macs, table.unknown) == (7 * 3 * 9, {})
 
 
 REDUCTIONS: dict[str, Callable[[Tensor], Any]] = {

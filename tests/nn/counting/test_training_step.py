@@ -111,6 +111,22 @@ CASES = (
     ),
     Case("products of activations", run(lambda m, x: m(x) @ m(x).t(), nn.Linear(8, 4)), (5, 8), 420, 320 + 200),
     Case("one layer called twice", run(lambda m, x: m(m(x)), nn.Linear(8, 8)), (5, 8), 640, 3 * 320),
+    Case(
+        "bilinear of the input: its weight, and what it is multiplied with",
+        run(lambda m, x: m(x, x), nn.Bilinear(4, 4, 3)),
+        (7, 4),
+        7 * 3 * (16 + 4),
+        7 * 3 * (16 + 4),
+        torch_agrees=False,  # it has no formula
+    ),
+    Case(
+        "bilinear of two layers",
+        run(lambda a, b, m, x: m(a(x), b(x)), nn.Linear(4, 4), nn.Linear(4, 5), nn.Bilinear(4, 5, 3)),
+        (7, 4),
+        7 * (16 + 20) + 7 * 3 * (20 + 5),
+        7 * (16 + 20) + 2 * 7 * 3 * (20 + 5),
+        torch_agrees=False,
+    ),
     Case("checkpointed", lambda: Checkpointed(False), (2, 5), 70, 70),
     Case(
         "LSTM: the first state is given, so its products have no input gradient",

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from iftplan.base.errors import MeasureError
 from iftplan.models.counting import CountTable
 from iftplan.nn.counting.operators.registry import OPERATORS, Operator, Operators, may_contract
-from iftplan.nn.counting.operators.whole_functions import WHOLE, summed_products
+from iftplan.nn.counting.operators.whole_functions import summed_products
 from iftplan.nn.counting.passes.data import Data
 from iftplan.nn.counting.passes.dispatch import DatalessAnswers, refuse_mixed_dtypes, to_shapes
 from iftplan.nn.counting.passes.ledger import Ledger, Names
@@ -73,8 +73,8 @@ class _Whole(FactoriesOnMeta):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         result = super().__torch_function__(func, types, args, kwargs)
-        if func in WHOLE:
-            name, macs, operands = summed_products(func, args, kwargs or {}, result)
+        if (whole := summed_products(func, args, kwargs or {}, result)) is not None:
+            name, macs, operands = whole
             self.ledger.contraction(name, macs, *operands)
             self.counter.flop_counts["Global"][name] += 2 * macs
             self.ledger.assume(

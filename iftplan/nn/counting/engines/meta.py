@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from iftplan.models.counting import CountTable
 from iftplan.nn.counting.operators.attention_call import attention_call
 from iftplan.nn.counting.operators.registry import OPERATORS, Operators
-from iftplan.nn.counting.operators.whole_functions import WHOLE, summed_products
+from iftplan.nn.counting.operators.whole_functions import is_taken_apart, summed_products
 from iftplan.nn.counting.passes.data import Data
 from iftplan.nn.counting.passes.dispatch import DatalessAnswers, DispatchNet
 from iftplan.nn.counting.passes.ledger import Ledger, Names
@@ -52,10 +52,11 @@ class ShapeRules(TorchFunctionMode):
             self.ledger.attend(attention_call(*args, **kwargs))
         if func in FACTORIES and not self.with_data:
             kwargs = with_device(kwargs)
-        if func in WHOLE:
+        if is_taken_apart(func):
             result = self._through_net(func, args, kwargs)
-            name, macs, operands = summed_products(func, args, kwargs, result)
-            self.ledger.contraction(name, macs, *operands)
+            if (whole := summed_products(func, args, kwargs, result)) is not None:
+                name, macs, operands = whole
+                self.ledger.contraction(name, macs, *operands)
             return result
         # Under vmap a tensor's shape lacks the mapped dimension, and a subclass may mean anything: only the
         # operators that arrive at the net are what really runs.

@@ -216,8 +216,10 @@ def cell(x: Shape, *weights: Shape) -> int:
     return prod(x[:-1]) * sum(map(prod, weights))
 
 
-def trilinear(shapes: Sequence[Shape], expanded: Sequence[Sequence[int]], summed: Sequence[int]) -> int:
-    """MACs of `aten::_trilinear`: the first two operands are contracted, then their result with the third.
+def trilinear(
+    shapes: Sequence[Shape], expanded: Sequence[Sequence[int]], summed: Sequence[int]
+) -> tuple[int, int]:
+    """MACs of `aten::_trilinear`: of the first two operands' contraction, and of its result's with the third.
 
     Args:
         shapes: of the three operands.
@@ -229,7 +231,7 @@ def trilinear(shapes: Sequence[Shape], expanded: Sequence[Sequence[int]], summed
     early = {d for d in summed if d in expanded[2]}
     left = [1 if d in early else size for d, size in enumerate(both)]
     late = set(summed) - early
-    return prod(both) * bool(early) + prod(broadcast(left, third)) * bool(late)
+    return prod(both) * bool(early), prod(broadcast(left, third)) * bool(late)
 
 
 def _expand(shape: Shape, at: Sequence[int]) -> tuple[int, ...]:

@@ -200,7 +200,7 @@ OPERATORS: Final[Operators] = MappingProxyType(
         "iftplan::block_attention": _named("attention", lambda i, o: f.block_attention(*i[:5])),
         "aten::_pdist_forward": _named("pdist", lambda i, o: f.own_distances(i[0]), 0),
         "aten::pdist": _named("pdist", lambda i, o: f.own_distances(i[0]), 0),
-        "aten::_trilinear": _named("bilinear", lambda i, o: f.trilinear(i[:3], i[3:6], i[6]), 1),
+        "aten::_trilinear": _named("bilinear", lambda i, o: sum(f.trilinear(i[:3], i[3:6], i[6])), 1),
         "aten::conv_tbc": Operator("conv_tbc", lambda i, o: prod(o[:2]) * prod(i[1])),
         "aten::_native_multi_head_attention": Operator(
             "multi_head_attention", lambda i, o: f.multi_head_attention(i[0], i[1], i[3]), (5, 7)

@@ -21,7 +21,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from torch.overrides import TorchFunctionMode
 
 from iftplan.nn.counting.operators.registry import OPERATORS, Operator, Operators, may_contract
-from iftplan.nn.counting.operators.whole_functions import WHOLE, summed_products
+from iftplan.nn.counting.operators.whole_functions import summed_products
 from iftplan.nn.counting.shape_rules.registry import CALLERS
 from iftplan.nn.reading.symbolic.held_modules import NotRunError
 from iftplan.nn.reading.symbolic.model import NamedScale
@@ -282,8 +282,8 @@ class _Functions(TorchFunctionMode):
             result = func(*args, **(kwargs or {}))
         finally:
             self.counter.function = outer
-        if func in WHOLE:
-            name, macs, _ = summed_products(func, args, kwargs or {}, result)
+        if (whole := summed_products(func, args, kwargs or {}, result)) is not None:
+            name, macs, _ = whole
             self.counter.calls.append(
                 SymbolicContraction(self.counter.scope[-1], name, expression(macs), None)
             )
