@@ -135,6 +135,11 @@ class ModelCheck:
         told = f", but {', '.join(self.unapplied)} is not applied to it" if self.unapplied else ""
         return f"{self.status.value}{told}"
 
+    @property
+    def differs(self) -> bool:
+        """Whether it costs something else than at the baseline, or was measured and is not there."""
+        return self.drift.any if self.drift else self.measured is not None
+
 
 @dataclass(frozen=True, slots=True)
 class CheckReport(Displayed):

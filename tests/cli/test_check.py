@@ -518,7 +518,8 @@ def test_a_revision_is_measured_beside_the_working_tree(repo: Path) -> None:
     assert again.code == 1
     assert "measuring" not in again.err
     assert "the working tree differs from main" in again.err
-    assert iftplan("diff", "--base", "HEAD", "--exit-code", "net", cwd=repo).code == 0
+    assert iftplan("diff", "--base", "main", "--exit-code", "new", cwd=repo).code == 1  # it is not at main
+    assert iftplan("diff", "--base", "HEAD", "--exit-code", cwd=repo).code == 0
     untouched(repo)
 
 

@@ -107,7 +107,7 @@ def command(
 
         report = _revisions(revision, subjects or (), config, inputs, jobs, no_cache)
         show_report(report, form, output, convention, tables=drift_tables(report, convention))
-        if exit_code and any(model.drift and model.drift.any for model in report.models):
+        if exit_code and any(model.differs for model in report.models):
             say(f"the working tree differs from {revision}")
             raise typer.Exit(1)
         return
