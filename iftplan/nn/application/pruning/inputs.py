@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 from iftplan.base.errors import InputError
 from iftplan.nn.layers.branches import is_conv1d
 from iftplan.nn.masks.masked_weights import MaskedWeight
+from iftplan.nn.meta.called_input import called_input
 
 Inputs = Tensor | Mapping[str, Any]
 """Inputs of one forward pass: a tensor, or keyword arguments."""
@@ -47,7 +48,8 @@ def summed_inputs(
     """
     found: dict[str, Tensor] = {}
     hooks = [
-        weight.module.register_forward_pre_hook(partial(_add_, found, weight, summary)) for weight in weights
+        weight.module.register_forward_pre_hook(partial(_add_, found, weight, summary), with_kwargs=True)
+        for weight in weights
     ]
     try:
         for batch in batches:
@@ -64,9 +66,14 @@ def summed_inputs(
 
 
 def _add_(
-    found: dict[str, Tensor], weight: MaskedWeight, summary: Summary, _: nn.Module, given: tuple[Any, ...]
+    found: dict[str, Tensor],
+    weight: MaskedWeight,
+    summary: Summary,
+    module: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
 ) -> None:
-    seen = summary(input_rows(weight, given[0].detach()))
+    seen = summary(input_rows(weight, called_input(module, args, kwargs).detach()))
     found[weight.name] = found[weight.name] + seen if weight.name in found else seen
 
 

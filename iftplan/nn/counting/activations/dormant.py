@@ -14,6 +14,7 @@ from iftplan.base.errors import InputError
 from iftplan.models.dynamic.dormant import DormantNeurons, LayerNeurons
 from iftplan.nn.counting.activations.neurons import HiddenLayer, features_first, find_neurons
 from iftplan.nn.counting.passes.conditions import counting_conditions
+from iftplan.nn.meta.called_input import called_input
 from iftplan.nn.meta.wrappers import unwrapped
 
 Average = Callable[[Tensor], Tensor]
@@ -101,8 +102,8 @@ def _sizes(network: nn.Module, neurons: tuple[HiddenLayer, ...], run: Callable[[
     counts = dict.fromkeys(totals, 0)
 
     def hook(name: str) -> Callable[..., None]:
-        def add(module: nn.Module, args: tuple[Any, ...]) -> None:
-            rows = features_first(args[0].detach().abs().double(), module)
+        def add(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+            rows = features_first(called_input(module, args, kwargs).detach().abs().double(), module)
             rows = rows.reshape(writers[name].channels, -1)
             totals[writers[name].writer] += rows.sum(1).cpu()
             counts[writers[name].writer] += rows.shape[1]
@@ -112,7 +113,7 @@ def _sizes(network: nn.Module, neurons: tuple[HiddenLayer, ...], run: Callable[[
     with ExitStack() as stack:
         modules = dict(network.named_modules())
         for name in writers:
-            stack.callback(modules[name].register_forward_pre_hook(hook(name)).remove)
+            stack.callback(modules[name].register_forward_pre_hook(hook(name), with_kwargs=True).remove)
         run()
     return {name: total / counts[name] for name, total in totals.items()}
 

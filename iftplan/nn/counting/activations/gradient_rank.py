@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
+from iftplan.nn.meta.called_input import called_input
 from iftplan.plans.search.adapters import KINDS, Kind, Placement, placements
 
 
@@ -44,7 +45,7 @@ def gradient_ranks(
     hooks = []
     for path in blocks:
         block = model.get_submodule(path)
-        hooks.append(block.register_forward_pre_hook(partial(_note_input, read, path)))
+        hooks.append(block.register_forward_pre_hook(partial(_note_input, read, path), with_kwargs=True))
         hooks.append(block.register_forward_hook(partial(_note_output, wrote, path)))
     try:
         with torch.enable_grad():
@@ -79,9 +80,15 @@ def _check(blocks: Sequence[str], read: dict[str, list[Tensor]], wrote: dict[str
         )
 
 
-def _note_input(seen: dict[str, list[Tensor]], path: str, _: nn.Module, args: tuple[Any, ...]) -> None:
-    if args and isinstance(args[0], Tensor):
-        seen.setdefault(path, []).append(args[0])
+def _note_input(
+    seen: dict[str, list[Tensor]],
+    path: str,
+    block: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> None:
+    if isinstance(x := called_input(block, args, kwargs), Tensor):
+        seen.setdefault(path, []).append(x)
 
 
 def _note_output(seen: dict[str, list[Tensor]], path: str, _: nn.Module, __: Any, output: Any) -> None:

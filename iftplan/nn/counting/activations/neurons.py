@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from iftplan.nn.meta.called_input import called_input
 from iftplan.nn.torch_internals import tree_leaves
 
 _NORMS = nn.modules.batchnorm._BatchNorm
@@ -184,24 +185,28 @@ def _watched(model: nn.Module, modules: Mapping[str, nn.Module]) -> Iterator[_Ar
             seen.features[name] = features if before is None or not same else before | features
 
     def stop(name: str) -> Callable[..., Any]:
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-            note(name, args[0], module)
-            return (args[0].nan_to_num(0.0), *args[1:])
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+            x = called_input(module, args, kwargs)
+            note(name, x, module)
+            clean = x.nan_to_num(0.0)
+            if args:
+                return (clean, *args[1:]), kwargs
+            return args, {key: clean if value is x else value for key, value in kwargs.items()}
 
         return hook
 
     def look(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            note(name, args[0], module)
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+            note(name, called_input(module, args, kwargs), module)
 
         return hook
 
     with ExitStack() as stack:
         for name, module in model.named_modules():
             if name in modules:
-                handle = module.register_forward_pre_hook(stop(name))
+                handle = module.register_forward_pre_hook(stop(name), with_kwargs=True)
             elif isinstance(module, _NORMS):
-                handle = module.register_forward_pre_hook(look(name))
+                handle = module.register_forward_pre_hook(look(name), with_kwargs=True)
             else:
                 continue
             stack.callback(handle.remove)

@@ -129,6 +129,26 @@ def test_layers_see_what_the_pruned_ones_before_them_give() -> None:
     assert prune(masked, "wanda", [x]).get_parameter("1.weight").tolist()[0][0] == 0
 
 
+class ByName(nn.Sequential):
+    """The same layers, each called with its input by name."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self:
+            x = layer(input=x)
+        return x
+
+
+def test_layers_may_be_called_by_name() -> None:
+    layers = network(nn.Linear(6, 4), nn.Linear(4, 4))
+    x = drawn(10, 6).float()
+    made = [
+        prune(sparsify(model, "1/2", keep_dense="none", dense_start=True), "sparsegpt", [x])
+        for model in (layers, ByName(*layers))
+    ]
+    one, other = (model.state_dict() for model in made)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 # --- inputs of convolutions -----------------------------------------------------------------------------
 
 CONVOLUTIONS = {

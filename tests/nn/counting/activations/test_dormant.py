@@ -182,3 +182,17 @@ def test_what_cannot_be_measured_is_refused(inputs: Tensor, threshold: float, to
 def test_a_network_without_values_is_refused() -> None:
     with pytest.raises(InputError, match="on the meta device"):
         dormant_neurons(build("zoo:digits-cnn"), torch.ones(1, 1, 8, 8))
+
+
+class ByName(nn.Sequential):
+    """The same layers, each called with its input by name."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self:
+            x = layer(input=x)
+        return x
+
+
+def test_layers_may_be_called_by_name() -> None:
+    network, x = hidden(1, 2, -1, 0.25), torch.tensor([[1.0], [3.0]])
+    assert dormant_neurons(ByName(*network), x, threshold=0.31) == dormant_neurons(network, x, threshold=0.31)

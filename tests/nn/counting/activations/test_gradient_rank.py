@@ -84,3 +84,17 @@ def test_blocks_of_other_shapes_are_refused() -> None:
         gradient_ranks(model, ["0", "1"], lambda: model(x).sum())
     with pytest.raises(InputError, match="1 runs 0 times"):
         gradient_ranks(model, ["0", "1"], lambda: model[0](x).sum())
+
+
+def test_blocks_may_be_called_by_name() -> None:
+    model, (x, target) = blocks(), batch()
+
+    def named() -> Tensor:
+        y = x
+        for block in model:
+            y = block(input=y)
+        return (y - target).square().sum()
+
+    assert gradient_ranks(model, BLOCKS, named) == gradient_ranks(
+        model, BLOCKS, lambda: (model(x) - target).square().sum()
+    )
