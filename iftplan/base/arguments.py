@@ -7,6 +7,7 @@ import re
 import sys
 import types
 from collections.abc import Callable, Collection, Iterable, Mapping
+from enum import EnumType
 from fractions import Fraction
 from functools import wraps
 from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
@@ -21,8 +22,8 @@ R = TypeVar("R")
 def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
     """The function with its arguments checked: a wrong type or choice is refused before anything is computed.
 
-    Only what can be seen at once is checked: classes, `Literal` choices, and unions of them. A choice may be written in
-    any case.
+    Only what can be seen at once is checked: classes, `Literal` choices, enumerations (whose members may be written as
+    strings), and unions of them. A choice may be written in any case.
 
     Raises:
         InputError: names the function, the argument, what was given and what can be.
@@ -44,7 +45,7 @@ def check_arguments(function: Callable[P, R]) -> Callable[P, R]:
             if kind is None or all(_fits(one, kind) for one in values):
                 continue
             wrong = next(one for one in values if not _fits(one, kind))
-            choice = _in_any_case(wrong, _choices(kind))
+            choice = _chosen(wrong, kind)
             if choice is None:
                 raise InputError(_refusal(_name(function), name, wrong, kind, bound.arguments, hints))
             bound.arguments[name] = choice
@@ -133,9 +134,25 @@ def _in_any_case(value: object, choices: Collection[str]) -> str | None:
     return next((choice for choice in choices if choice.lower() == value.lower()), None)
 
 
+def _chosen(value: object, kind: Any) -> object:
+    """The choice that a string names, of an enumeration its member; None where it names none."""
+    name = _in_any_case(value, _choices(kind))
+    members = (one for found in _kinds(kind) for one in _members(found))
+    return next((one for one in members if one.value == name), name) if name is not None else None
+
+
+def _members(kind: Any) -> tuple[Any, ...]:
+    """Members of an enumeration; none of anything else."""
+    return tuple(kind) if isinstance(kind, EnumType) else ()
+
+
 def _choices(kind: Any) -> list[str]:
-    """Strings that an annotation lists."""
-    listed = [choice for one in _kinds(kind) if get_origin(one) is Literal for choice in get_args(one)]
+    """Strings that an annotation lists, and those of enumerations."""
+    listed: list[object] = []
+    for one in _kinds(kind):
+        if get_origin(one) is Literal:
+            listed += get_args(one)
+        listed += [member.value for member in _members(one)]
     return [choice for choice in listed if isinstance(choice, str)]
 
 

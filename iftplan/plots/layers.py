@@ -12,7 +12,7 @@ from iftplan.base.arguments import check_arguments
 from iftplan.base.units import Convention
 from iftplan.plans.plan import Plan, PlannedLayer, Scope
 from iftplan.plots.files import Picture
-from iftplan.plots.style import THEMES, Theme, count_axis, drawing, label_text, new_axes, si
+from iftplan.plots.style import Theme, count_axis, drawing, label_text, new_axes, si, theme_named
 
 _NAMED = 60  # layers up to which each has its name
 _STEPS = 150  # of a skyline
@@ -30,7 +30,7 @@ def macs_picture(
         title: of the figure; by default the model, the family and the sparsity.
         theme: "light", "dark" or "print".
     """
-    colors, layers = THEMES[theme], plan.layers
+    colors, layers = theme_named(theme), plan.layers
     per, unit = convention.per_mac, convention.unit
     dense, planned = [x.dense_macs * per for x in layers], [x.macs * per for x in layers]
     with drawing(colors):
@@ -53,7 +53,7 @@ def density_picture(plan: Plan, *, title: str = "", theme: str = "light") -> Pic
         title: of the figure; by default the model, the family and the sparsity.
         theme: "light", "dark" or "print".
     """
-    colors = THEMES[theme]
+    colors = theme_named(theme)
     layers = tuple(layer for layer in plan.layers if layer.positions)
     densities = [float(layer.density) if layer.maskable else 1.0 for layer in layers]
     with drawing(colors):

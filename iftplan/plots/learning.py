@@ -6,7 +6,7 @@ from math import nan
 
 from iftplan.base.units import Convention
 from iftplan.plots.files import Picture
-from iftplan.plots.style import MARKERS, THEMES, count_axis, drawing, label_text, new_axes
+from iftplan.plots.style import MARKERS, count_axis, drawing, label_text, new_axes, theme_named
 from iftplan.runs.histories.learning import LearningCurve, LearningHistory, learning_curves, read_learning
 from iftplan.runs.histories.reading import Runs, read_all
 
@@ -35,7 +35,7 @@ def learning_picture(
         InputError: a directory without a history.
     """
     which, curves = learning_curves(read_all(runs, read_learning))
-    colors = THEMES[theme]
+    colors = theme_named(theme)
     many = len(curves) > _MOST_NAMED
     heading = title or "Loss against the cost of training"
     with drawing(colors):

@@ -18,7 +18,6 @@ from iftplan.plots.files import Picture
 from iftplan.plots.labels import Label, place_labels
 from iftplan.plots.style import (
     MARKERS,
-    THEMES,
     Theme,
     common_power,
     count_axis,
@@ -26,6 +25,7 @@ from iftplan.plots.style import (
     label_text,
     new_row,
     si,
+    theme_named,
 )
 from iftplan.runs.results.axes import Gain
 from iftplan.runs.results.configurations import ConfigurationResult
@@ -56,7 +56,7 @@ def pareto_picture(
         InputError: something cannot be read or compared; says where.
     """
     found = subject if isinstance(subject, TradeOff) else _compared(subject)
-    colors, beside = THEMES[theme], crowds(found)
+    colors, beside = theme_named(theme), crowds(found)
     styles = _styles(found.entries, colors)
     with drawing(colors):
         widths = [5.0, *(1.0 + 0.36 * len(crowd.columns) for crowd in beside)]

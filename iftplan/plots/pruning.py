@@ -5,7 +5,7 @@ from __future__ import annotations
 from iftplan.base.errors import InputError
 from iftplan.base.units import decimal, share
 from iftplan.plots.files import Picture
-from iftplan.plots.style import DASHES, MARKERS, THEMES, drawing, label_text, new_axes
+from iftplan.plots.style import DASHES, MARKERS, drawing, label_text, new_axes, theme_named
 from iftplan.runs.results.pruning import DropPoint, PruningCurve
 
 
@@ -22,7 +22,7 @@ def pruning_picture(curve: PruningCurve, *, title: str = "", theme: str = "light
     """
     if curve.metric is None:
         raise InputError("the networks were not scored, so there is no curve to draw; score them on data.")
-    colors, heading = THEMES[theme], title or f"One-shot pruning of {curve.model}"
+    colors, heading = theme_named(theme), title or f"One-shot pruning of {curve.model}"
     with drawing(colors):
         figure, axes = new_axes(colors)
         sign = 1 if curve.metric_name == "perplexity" else -1

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from iftplan.base.units import abbreviate
 from iftplan.plots.files import Picture
-from iftplan.plots.style import DASHES, THEMES, Theme, count_axis, drawing, label_text, new_axes, new_row
+from iftplan.plots.style import DASHES, Theme, count_axis, drawing, label_text, new_axes, new_row, theme_named
 from iftplan.runs.laws.advice.sparse import Advice
 from iftplan.runs.laws.joint_moe import JOINT_MOE
 from iftplan.runs.laws.law import Law
@@ -29,7 +29,7 @@ def advice_picture(asked: Advice, *, title: str = "", theme: str = "light") -> P
         title: of the figure; by default the law's name.
         theme: "light", "dark" or "print".
     """
-    colors, law = THEMES[theme], asked.law
+    colors, law = theme_named(theme), asked.law
     computes = [asked.compute * 10 ** (4 * i / _STEPS - 2) for i in range(_STEPS + 1)]
     with drawing(colors):
         figure, axes = new_axes(colors)
@@ -79,7 +79,7 @@ def families_picture(
         title: of the figure.
         theme: "light", "dark" or "print".
     """
-    colors, law = THEMES[theme], LAWS["t5-c4"]
+    colors, law = theme_named(theme), LAWS["t5-c4"]
     sparse, start = law.as_law(), 6 * params * (20 * params)  # 20 tokens for each parameter
     computes = [start * 10 ** (5 * i / _STEPS - 0.5) for i in range(_STEPS + 1)]
 

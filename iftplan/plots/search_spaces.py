@@ -13,7 +13,7 @@ from iftplan.models.zoo.specs import zoo_spec
 from iftplan.plans.plan import Plan
 from iftplan.plans.search.spaces import layer_spaces, model_spaces
 from iftplan.plots.files import Picture
-from iftplan.plots.style import DASHES, MARKERS, THEMES, count_axis, drawing, label_text, new_axes
+from iftplan.plots.style import DASHES, MARKERS, count_axis, drawing, label_text, new_axes, theme_named
 
 Curve = Sequence[tuple[float, float]]
 """Sparsity and bits, one after the other."""
@@ -60,7 +60,7 @@ def _resolved(subject: ModelSpec | LayerSpec | Plan | str) -> ModelSpec | LayerS
 
 
 def _chart(curves: Mapping[str, Curve], subject: str, title: str, theme: str) -> Picture:
-    colors = THEMES[theme]
+    colors = theme_named(theme)
     with drawing(colors):
         figure, axes = new_axes(colors)
         for i, (name, curve) in enumerate(curves.items()):

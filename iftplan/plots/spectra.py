@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from iftplan.masks.spectra import MEASURES
 from iftplan.plots.files import Picture
-from iftplan.plots.style import MARKERS, THEMES, Theme, count_axis, drawing, label_text
+from iftplan.plots.style import MARKERS, Theme, count_axis, drawing, label_text, theme_named
 from iftplan.runs.histories.reading import Runs, read_all
 from iftplan.runs.histories.spectra import SpectralHistory, read_spectra
 
@@ -39,7 +39,7 @@ def spectra_picture(runs: Runs[SpectralHistory], *, title: str = "", theme: str 
         InputError: a directory without spectra.
     """
     histories = read_all(runs, read_spectra)
-    colors = THEMES[theme]
+    colors = theme_named(theme)
     heading = title or "Spectra of masks over training"
     with drawing(colors):
         figure = Figure(figsize=(8.4, 5.4), dpi=150, layout="constrained")

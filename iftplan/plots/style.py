@@ -16,6 +16,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from iftplan.base.arguments import one_of
 from iftplan.base.units import abbreviate
 from iftplan.report.table import printable
 
@@ -55,6 +56,16 @@ THEMES: Mapping[str, Theme] = MappingProxyType(
         ),
     }
 )  # fmt: skip
+
+
+def theme_named(name: str) -> Theme:
+    """The theme of that name.
+
+    Raises:
+        InputError: there is none; names those that are.
+    """
+    return THEMES[one_of("theme", name, THEMES)]
+
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">", "h", "*")
 DASHES = ("-", "--", "-.", ":")

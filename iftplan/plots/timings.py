@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from iftplan.plans.speed.timings import Bench, Measured
 from iftplan.plots.files import Picture
-from iftplan.plots.style import DASHES, MARKERS, THEMES, Theme, drawing, label_text, new_row
+from iftplan.plots.style import DASHES, MARKERS, Theme, drawing, label_text, new_row, theme_named
 
 _UNDRAWN: Final = ("dense", "dense-best", "dense-half")  # what ratios are to
 _ANY_MASK: Final = ("masked-dense", "torch-csr")  # take what they take whatever the mask's structure
@@ -33,7 +33,7 @@ def bench_picture(bench: Bench, *, title: str = "", theme: str = "light") -> Pic
         title: of the figure; by default the machine.
         theme: "light", "dark" or "print".
     """
-    colors = THEMES[theme]
+    colors = theme_named(theme)
     passes = {
         one.passes: _series([m for m in bench.measured if m.passes == one.passes]) for one in bench.measured
     }

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from iftplan.plots.files import Picture
-from iftplan.plots.style import MARKERS, THEMES, count_axis, drawing, label_text, new_axes
+from iftplan.plots.style import MARKERS, count_axis, drawing, label_text, new_axes, theme_named
 from iftplan.runs.histories.masks import History, read_history
 from iftplan.runs.histories.reading import Runs, read_all
 
@@ -27,7 +27,7 @@ def updates_picture(runs: Runs[History], *, title: str = "", theme: str = "light
         InputError: a directory without a history.
     """
     histories = read_all(runs, read_history)
-    colors = THEMES[theme]
+    colors = theme_named(theme)
     many = len(histories) > _MOST_NAMED
     with drawing(colors):
         figure, axes = new_axes(colors)

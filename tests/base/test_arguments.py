@@ -4,6 +4,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from enum import StrEnum
 from types import ModuleType
 from typing import Any
 
@@ -189,3 +190,23 @@ def test_a_function_that_finds_no_torch_says_what_to_install(monkeypatch: pytest
 
     with pytest.raises(ModuleNotFoundError, match="apple"):
         other(1)
+
+
+class Side(StrEnum):
+    LEFT = "left"
+    RIGHT = "right"
+
+
+@check_arguments
+def sided(side: Side | None = None) -> object:
+    return side
+
+
+def test_members_of_an_enumeration_may_be_written_as_strings() -> None:
+    assert sided("left") is sided(Side.LEFT) is Side.LEFT  # type: ignore[arg-type]
+    assert sided("Right") is Side.RIGHT  # type: ignore[arg-type]
+    assert sided() is None
+    with pytest.raises(InputError, match="Did you mean 'right'"):
+        sided("rigth")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="side is 3, but it must be Side or None"):
+        sided(3)  # type: ignore[arg-type]

@@ -400,6 +400,11 @@ def _contrast(a: str, b: str) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
+def test_a_theme_that_is_not_there_is_named_with_those_that_are() -> None:
+    with pytest.raises(InputError, match=r"'light', 'dark', 'print'.* Did you mean 'dark'"):
+        pareto_picture(found(3), theme="drak")
+
+
 @pytest.mark.parametrize("name", THEMES)
 def test_everything_stands_out_from_its_background(name: str) -> None:
     theme = THEMES[name]

@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, cast
 
+from iftplan.base.arguments import one_of
 from iftplan.families.builtin import FAMILIES
 from iftplan.families.integers import at_structure
 from iftplan.masks import Matrices, Unstructured, parse_mask
@@ -43,11 +44,15 @@ def optimizer_states(optimizer: OptimizerName, momentum: float = 0.9) -> int:
         optimizer: its name.
         momentum: of SGD; at 0 it keeps nothing.
 
+    Raises:
+        InputError: an optimizer that is not known here.
+
     Example:
         >>> optimizer_states("adamw"), optimizer_states("sgd", momentum=0)
         (2, 0)
     """
-    return 0 if optimizer == "sgd" and not momentum else STATES[optimizer]
+    name = one_of("optimizer", optimizer, STATES)
+    return 0 if name == "sgd" and not momentum else STATES[cast("OptimizerName", name)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isnan, nan
@@ -13,11 +12,9 @@ from iftplan.base.errors import InputError
 from iftplan.runs.histories.reading import Rows, evaluations, number
 from iftplan.runs.records import parse_record
 from iftplan.runs.results.pareto import Estimate, estimate
-from iftplan.runs.results.shaping import shaping_settings
+from iftplan.runs.results.shaping import shaping_settings, without_seed
 
 _COLUMNS = ("step", "test_loss", "train_macs")
-_SEED = re.compile(r"[-_. ]?(seed)?[-_. ]?[0-9]+$|[-_. ]seed[-_. ]?[0-9]+-[0-9a-f]{6,}$")
-"""A seed at the end of a name; in a sweep the digest of the run's settings follows it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +108,7 @@ def _estimate(losses: tuple[float, ...]) -> Estimate | None:
 
 def _name(names: Sequence[str]) -> str:
     """The name of a run, of several without the seed at its end."""
-    return names[0] if len(names) == 1 else _SEED.sub("", names[0]) or names[0]
+    return names[0] if len(names) == 1 else without_seed(names[0])
 
 
 def _losses(rows: Rows, name: str, file: str) -> tuple[float, ...]:
@@ -146,16 +143,11 @@ def _settings(directory: Path) -> tuple[tuple[object, ...], int | None]:
     method, planned = (_section(config, name) for name in ("method", "plan"))
     seed = config.get("seed") if isinstance(config, Mapping) else None
     name = str(method.get("name", ""))
-    begun = (_without_seed(_section(config, "start").get("checkpoint")), planned.get("nonlinear", True))
-    settings = (name, str(run.get("plan_digest", "")), *begun, *shaping_settings(run, name))
+    made = (str(run.get("plan_digest", "")), planned.get("nonlinear", True))
+    settings = (name, *made, *shaping_settings(run, name))
     return settings, seed if isinstance(seed, int) else None
 
 
 def _section(config: object, name: str) -> Mapping[str, object]:
     found = config.get(name, {}) if isinstance(config, Mapping) else {}
     return found if isinstance(found, Mapping) else {}
-
-
-def _without_seed(checkpoint: object) -> str:
-    """Where a run began, as other seeds of it say that too."""
-    return _SEED.sub("", str(checkpoint or ""))

@@ -40,7 +40,7 @@ def _fit(function: str, size: str, constants: tuple[float, ...]) -> Law:
         formula,
         amplitudes=tuple(name for name in names if name not in ("alpha", "b")),
         result="activation ratio",
-        remarks=("a neuron counts as active where leaving it out would raise perplexity (CETT, 1 %)",),
+        definitions=("a neuron counts as active where leaving it out would raise perplexity (CETT, 1 %)",),
     )
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from math import log
 from typing import Literal
 
+from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
 from iftplan.runs.laws.dense import DENSE
 
@@ -32,6 +33,7 @@ AVERAGE = replace(
 """The dense law, asked with average parameter counts."""
 
 
+@check_arguments
 def average_density(
     final: float, begin: float = BEGIN, end: float = END, decay: Decay = "geometric"
 ) -> float:

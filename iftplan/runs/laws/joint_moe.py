@@ -45,7 +45,7 @@ JOINT_MOE = Law(
     },
     _loss,
     amplitudes=("a", "b", "c"),
-    remarks=("one of E experts is active for each token; parameters are active ones, with embeddings",),
+    definitions=("one of E experts is active for each token; parameters are active ones, with embeddings",),
 )  # fmt: skip
 """The fit to more than 280 runs, up to 2.7 billion active and 5 billion total parameters."""
 

@@ -92,7 +92,8 @@ class Law:
         formula: the equation as a function.
         amplitudes: constants that are positive and depend on the units of the variables; a fit begins anywhere with them.
         result: what the law gives: loss in nats unless said otherwise.
-        remarks: sentences that an answer has to say.
+        remarks: sentences on this fit that an answer has to say.
+        definitions: sentences on the equation, which hold for every fit.
     """
 
     name: str
@@ -105,6 +106,7 @@ class Law:
     amplitudes: tuple[str, ...] = ()
     result: str = "loss"
     remarks: tuple[str, ...] = ()
+    definitions: tuple[str, ...] = ()
 
     def variable(self, name: str) -> Variable:
         """Variable of that name.
@@ -155,7 +157,7 @@ class Law:
                 f"the range of {' and '.join(unknown)} that the law was fitted on is not known here, so iftplan "
                 "cannot say whether it is left"
             )
-        return (*self.remarks, *said)
+        return (*self.definitions, *self.remarks, *said)
 
     def fitted(self, constants: Mapping[str, float], variables: tuple[Variable, ...], title: str) -> Law:
         """The same law with the constants of another fit.
@@ -171,4 +173,5 @@ class Law:
             variables=variables,
             title=title,
             source=f"{self.source}, fitted anew",
+            remarks=(),
         )

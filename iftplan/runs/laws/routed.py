@@ -37,7 +37,7 @@ def _fit(router: str, *constants: float) -> Law:
         ),
         dict(zip(names, constants, strict=True)),
         _loss,
-        remarks=("all models saw the same amount of data, so the law has no term for it",),
+        definitions=("all models saw the same amount of data, so the law has no term for it",),
     )
 
 
@@ -55,7 +55,7 @@ def dense_equivalent(law: Law, params: float, experts: float) -> float:
     """Parameters of the dense model (one expert) with the same loss: the paper's effective parameter count.
 
     Args:
-        law: one of `ROUTED`.
+        law: one of `ROUTED`, or a fit of one to other runs.
         params: N, parameters that a token sees.
         experts: E.
 
@@ -65,4 +65,5 @@ def dense_equivalent(law: Law, params: float, experts: float) -> float:
     """
     k, loss = law.constants, log10(law.loss(params=params, experts=experts))
     start = log10(k["E_start"])
-    return float(10 ** ((loss - k["d"] - k["b"] * start) / (k["a"] + k["c"] * start)))
+    size = 10 ** ((loss - k["d"] - k["b"] * start) / (k["a"] + k["c"] * start))
+    return float(size * law.variable("params").unit)

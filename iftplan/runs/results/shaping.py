@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import PurePath
@@ -29,6 +30,9 @@ _OF_THE_MACHINE = (
     ),
 )  # fmt: skip
 """How it is computed, and when it is looked at: no other numbers are meant."""
+
+_SEED = re.compile(r"[-_. ]?(seed)?[-_. ]?[0-9]+$|[-_. ]seed[-_. ]?[0-9]+-[0-9a-f]{6,}$")
+"""A seed at the end of a name; in a sweep the digest of the run's settings follows it."""
 
 
 def shaping_settings(run: Mapping[str, Any], method: str) -> Settings:
@@ -77,11 +81,21 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
+def without_seed(name: str) -> str:
+    """The name of a run as its other seeds have it too."""
+    return _SEED.sub("", name) or name
+
+
+def _beginning(path: PurePath) -> str:
+    """A run, or a checkpoint of one, as other seeds begin with one of their own; where the run lies says nothing."""
+    return f"{without_seed(path.parent.name)}/{path.name}" if path.suffix else without_seed(path.name)
+
+
 def _said(key: str, value: Any) -> str:
     if key == "data.path":  # the same data lie elsewhere on every machine
         return PurePath(str(value)).name
-    if key in ("start.checkpoint", "distillation.teacher"):  # one for every seed
-        return "yes" if value else "no"
+    if key in ("start.checkpoint", "distillation.teacher"):
+        return _beginning(PurePath(str(value))) if value else "no"
     match value:
         case bool():
             return "yes" if value else "no"

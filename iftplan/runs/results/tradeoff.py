@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
 from iftplan.base.units import Convention
 from iftplan.report.display import Displayed, Framed, Record
@@ -68,6 +69,7 @@ class TradeOff(Displayed, Framed):
         return points
 
 
+@check_arguments
 def tradeoff(
     observations: Iterable[Observation],
     cost: Cost | None = None,

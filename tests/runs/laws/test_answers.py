@@ -11,7 +11,9 @@ import pytest
 
 from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.runs.laws.advice.question import LawQuestion, ask
+from iftplan.runs.laws.advice.sparse import Advice
 from iftplan.runs.laws.named import FITS, published
+from iftplan.runs.laws.sparse import LAWS
 from tests.support.cli_runs import iftplan, many
 
 T5 = Path(__file__).parent / "data" / "t5_runs.csv"
@@ -151,3 +153,20 @@ def test_the_command_needs_no_option(tmp_path: Path) -> None:
     run = iftplan("advise", cwd=tmp_path)
     assert run.code == 0
     assert "0.5245 (best)" in run.out
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"compute": 0.0}, {"params": 0.0}, {"served": -1e10}, {"tokens": float("inf")}, {"memory": -1.0}],
+)
+def test_a_size_that_cannot_be_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=f"`{next(iter(wrong))}` is"):
+        LawQuestion(**wrong)
+
+
+def test_the_sparse_law_is_asked_otherwise_and_taken_by_its_equation_too() -> None:
+    with pytest.raises(InputError, match="Advice does"):
+        ask(published("sparse"), LawQuestion())
+    assert Advice(published("sparse", "t5-c4"), 1e8, 1e20).sparsity == pytest.approx(  # type: ignore[arg-type]
+        Advice(LAWS["t5-c4"], 1e8, 1e20).sparsity
+    )

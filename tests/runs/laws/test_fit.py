@@ -21,6 +21,7 @@ from iftplan.runs.laws.fitting.fit import FitSettings, LawFit, fit_law
 from iftplan.runs.laws.fitting.runs import LawRuns, read_runs
 from iftplan.runs.laws.law import Law
 from iftplan.runs.laws.named import published
+from iftplan.runs.laws.routed import dense_equivalent
 from iftplan.runs.laws.sparse import CONSTANTS, LAWS, from_law
 from tests.support.runs.directories import run_directory
 
@@ -122,6 +123,23 @@ def test_runs_made_from_printed_constants_lead_back_to_their_losses(name: str) -
     middle = {"params": 5e8, "data": 2e10, "experts": 6.0, "sparsity": 0.6, "granularity": 3.0}
     at = {v.name: middle[v.name] for v in law.variables}
     assert fit.law.loss(**at) == pytest.approx(law.loss(**at), rel=1e-3)
+
+
+def test_a_fit_in_units_of_its_own_has_the_same_dense_equivalents() -> None:
+    law = published("routed")
+    fit = fit_law(law, made(law, 0.0), FitSettings(starts=8, resamples=0)).law
+    assert fit.variable("params").unit > 1
+    for params, experts in ((5e8, 1), (5e8, 16)):
+        assert dense_equivalent(fit, params, experts) == pytest.approx(
+            dense_equivalent(law, params, experts), rel=0.01
+        )
+    assert fit.definitions == law.definitions
+
+
+def test_what_is_said_of_a_published_fit_is_not_said_of_another() -> None:
+    law = published("average")
+    assert "are not known here" in law.notes(params=1e9, data=1e10)[0]
+    assert not fit_law(law, made(law, 0.0), FitSettings(starts=2, resamples=0)).law.remarks
 
 
 def test_constants_lie_in_their_intervals_under_noise() -> None:
@@ -226,6 +244,13 @@ def test_runs_of_text_count_tokens_and_dense_controls_the_weights_that_the_plan_
         tmp_path, "dense", config=config, nnz=0, maskable_weights=0, sparsity=0.0, transform="none", method="dense", **of_text
     )  # fmt: skip
     (dense / "plan.json").write_text(dumps(plan_document(plan)), encoding="utf-8")
+    wide = ift.plan("zoo:digits-cnn", "wide", "3/4")
+    opened = run_directory(
+        tmp_path, "opened", config=config, nnz=0, maskable_weights=0, sparsity=0.75, transform="wide", method="densified", **of_text
+    )  # fmt: skip
+    (opened / "plan.json").write_text(dumps(plan_document(wide)), encoding="utf-8")
     found = read_runs(str(tmp_path), published("sparse", "vit-jft"))
-    assert found.values["data"] == (6400.0, 6400.0)
-    assert found.values["params"] == (float(sum(x.capacity for x in masked)), 25.0)
+    assert found.values["data"] == (6400.0, 6400.0, 6400.0)
+    all_of_wide = float(sum(x.capacity for x in wide.layers if x.maskable))
+    assert found.values["params"] == (float(sum(x.capacity for x in masked)), all_of_wide, 25.0)
+    assert found.values["sparsity"][:2] == (0.0, 0.0)

@@ -137,6 +137,35 @@ def test_two_results_of_one_seed_are_no_seeds_of_one_configuration() -> None:
     assert len({entry.name for entry in found.entries}) == 2
 
 
+def test_runs_that_began_with_other_weights_are_no_seeds_of_each_other(tmp_path: Path) -> None:
+    """Each seed with a run of its own; and two runs that are four beginnings."""
+    own = [
+        run_directory(
+            tmp_path,
+            f"own{i}",
+            seed=i,
+            config={"start": {"checkpoint": f"/a/dense-{i}/checkpoint-000000100.pt"}},
+        )
+        for i in range(2)
+    ]
+    others = [
+        run_directory(tmp_path, f"other{i}", seed=i, config={"start": {"checkpoint": name}})
+        for i, name in enumerate(("/b/dense-0", "/b/dense-1", "/b/other-0", "/b/other-1"))
+    ]
+    found = tradeoff([o for path in (*own, *others) for o in read_observations(str(path))])
+    assert sorted(entry.y.count for entry in found.entries) == [2, 2, 2]
+
+
+def test_what_is_chosen_may_be_written_as_a_string() -> None:
+    runs = [seen(0.8), seen(0.7, 500, transform="none", sparsity=0.0, method="dense")]
+    named: Any = tradeoff
+    assert named(runs, "inference", "metric", convention="flop", better="higher") == tradeoff(
+        runs, Cost.INFERENCE, Gain.METRIC, convention=Convention.FLOP, better=Sense.HIGHER
+    )
+    with pytest.raises(InputError, match="'training', 'inference', 'params'"):
+        named(runs, "train")
+
+
 def test_weights_are_compared_among_networks_that_have_masks() -> None:
     dense = seen(0.7, transform="none", sparsity=0.0, method="dense", nnz=0, source="the dense run")
     found = tradeoff([seen(0.8, nnz=100), dense], Cost.PARAMS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from math import isfinite
 from types import MappingProxyType
 
 from iftplan.base.errors import InfeasibleError, InputError
@@ -38,6 +39,9 @@ class LawQuestion:
         context: tokens whose keys and values are in that memory.
         served: tokens of inference that the compute pays for too.
         tokens: training tokens.
+
+    Raises:
+        InputError: a number that no size can be.
     """
 
     params: float | None = None
@@ -46,6 +50,18 @@ class LawQuestion:
     context: float | None = None
     served: float | None = None
     tokens: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no size can be."""
+        for name in (f.name for f in fields(self)):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            none = name in ("context", "served")
+            if not isfinite(value) or value < 0 or (value == 0 and not none):
+                raise InputError(
+                    f"`{name}` is {value:g}; it must be a finite number {'from 0 on' if none else 'above 0'}."
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +308,10 @@ def ask(law: Law, question: LawQuestion, fit: LawFit | None = None) -> LawAnswer
         >>> f"{answer.rows[0]['active_params']:.2e} {answer.rows[0]['data']:.2e}"
         '1.73e+09 9.65e+09'
     """
+    if law.name not in _WAYS:
+        raise InputError(
+            f"`ask` does not answer for the law {law.name}; iftplan.runs.Advice does: Advice(law, params, compute)."
+        )
     way = _WAYS[law.name]
     given = {f.name: value for f in fields(question) if (value := getattr(question, f.name)) is not None}
     for name in given:

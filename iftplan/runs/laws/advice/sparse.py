@@ -12,6 +12,7 @@ from iftplan.report.display import Displayed
 from iftplan.report.table import Table
 from iftplan.runs.laws.advice.answer import fit_table, fitted_document
 from iftplan.runs.laws.fitting.fit import LawFit, middle
+from iftplan.runs.laws.law import Law
 from iftplan.runs.laws.sparse import ScalingLaw, from_law
 
 COMPARED = (0.0, 0.5, 0.75, 0.875)
@@ -23,7 +24,7 @@ class Advice(Displayed):
     """A question to the law.
 
     Attributes:
-        law: which fit.
+        law: which fit; a `Law` is taken in units of one.
         params: non-zero parameters without embeddings.
         compute: of the training, in FLOPs, two for each MAC.
         kappa: cost of a step of the network with all its weights over that of a sparse step; 1 where sparsity saves nothing.
@@ -35,6 +36,11 @@ class Advice(Displayed):
     compute: float
     kappa: float = 1.0
     fit: LawFit | None = None
+
+    def __post_init__(self) -> None:
+        """Take a law by its equation as the sparse law that it is."""
+        if isinstance(self.law, Law):
+            object.__setattr__(self, "law", from_law(self.law))
 
     def tables(self) -> tuple[Table, ...]:
         """The tables that show the value, the details first."""

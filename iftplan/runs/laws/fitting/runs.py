@@ -74,7 +74,10 @@ def _of_directories(path: Path, law: Law) -> dict[str, dict[str, float]]:
         document = parse_result(loads(read_text(file), file), file)
         loss = next((document[key] for key in _LOSSES if document.get(key) is not None), None)
         given: dict[str, Any] = {name: document.get(key) for name, key in _RECORDED.items()} | {"loss": loss}
-        given |= {"data": _seen(document, directory), "params": document.get("nnz") or _maskable(directory)}
+        given |= {"data": _seen(document, directory), "params": document.get("nnz")}
+        if not given["params"]:  # no masks: all weights were trained, whatever the plan's sparsity
+            opened = document.get("method") == "densified"
+            given |= {"params": _maskable(directory, widened=opened), "sparsity": 0.0}
         if missing := [name for name, value in given.items() if value is None]:
             raise InputError(f"{file} does not say its {', '.join(missing)}; leave the run out.")
         found[file] = {name: float(given[name]) for name in (*(v.name for v in law.variables), "loss")}
@@ -94,15 +97,18 @@ def _seen(document: Mapping[str, Any], directory: Path) -> int | None:
     return samples * int(settings.get("context", DataConfig().context))
 
 
-def _maskable(directory: Path) -> int | None:
-    """Weights of the dense model that the plan of a run masks; None without a plan."""
+def _maskable(directory: Path, *, widened: bool) -> int | None:
+    """Weights that the plan of a run masks, of its own layers or of the dense model's; None without a plan."""
     from iftplan.plans.document.plan import parse_plan
 
     file = directory / "plan.json"
     if not file.is_file():
         return None
     plan = parse_plan(loads(read_text(str(file)), str(file)), str(file))
-    return sum(layer.before.weights for layer in plan.layers if layer.maskable and layer.before) or None
+    masked = [layer for layer in plan.layers if layer.maskable]
+    if widened:
+        return sum(layer.capacity for layer in masked) or None
+    return sum(layer.before.weights for layer in masked if layer.before) or None
 
 
 def _checked(law: Law, rows: Mapping[str, Mapping[str, float]], path: str) -> LawRuns:
