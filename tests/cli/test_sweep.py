@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,6 +45,11 @@ COMMANDS = {
 }
 REFUSED = {
     "sweep chain.json --seeds 0,1": "--seeds needs --train",
+    "sweep chain.json --retry-failed": "--retry-failed needs --train",
+    "sweep chain.json --workers 2": "--workers needs --train",
+    "sweep chain.json --out runs": "--out needs --train",
+    "sweep chain.json --trials 5": "--trials is for a search",
+    "sweep chain.json --train --vary optimizer.lr=1 --vary optimizer.lr=2": "--vary optimizer.lr is given twice",
     "sweep chain.json --vary optimizer.lr=1,2": "--vary needs --train",
     "sweep chain.json --train --vary optimizer.lr": "Write it as in --vary optimizer.lr=0.1,0.05.",
     "sweep chain.json --train --vary method.name=set,rigl": "--vary cannot change method.name. --methods is for that.",
@@ -201,6 +207,20 @@ def test_values_of_a_setting_are_runs_of_their_own(tmp_path: Path) -> None:
         config = json.loads((tmp_path / row["run"] / "run.json").read_text())["config"]
         rate, size = config["optimizer"]["lr"], config["training"]["batch_size"]
         assert row["varied"] == f"optimizer.lr={rate}, training.batch_size={size}"
+
+
+@pytest.mark.slow
+def test_a_run_that_was_removed_is_made_again_and_a_control_has_no_budget(tmp_path: Path) -> None:
+    options = "--transforms wide --sparsities 0.75 --budget 1.2x --train --methods dense,static --steps 2 --out runs --format csv"
+    words = f"sweep zoo:digits-cnn {options}".split()
+    (first,) = many([words], tmp_path)
+    assert first.code == 0, first.err
+    assert [row["outcome"] for row in rows(first.out)] == ["trained"] * 2
+    for row in rows(first.out):
+        shutil.rmtree(tmp_path / row["run"])
+    (second,) = many([words], tmp_path)
+    assert second.code == 0, second.err
+    assert [row["value"] for row in rows(second.out)] == [row["value"] for row in rows(first.out)]
 
 
 @pytest.mark.slow

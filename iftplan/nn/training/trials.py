@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from iftplan.base.documents import Document, loads, read_text
-from iftplan.base.errors import IftplanError, MeasureError
+from iftplan.base.errors import IftplanError, MeasureError, error_text
 from iftplan.models.spec import ModelSpec
 from iftplan.nn.reading.read import read_model
 from iftplan.nn.training.loop import Loop, Moment, Watcher
@@ -112,9 +112,10 @@ def _take(
             found = _train_elsewhere(run, Mirror(target, directory), models, noted, go_on)
     except (LostError, BusyError):
         raise
-    except IftplanError as error:
-        queue.fail(claim, str(error))
-        say(f"{claim.name}: failed: {error}")
+    except Exception as error:  # out of memory, or the model's own: the next trial may do without
+        reason = str(error) if isinstance(error, IftplanError) else error_text(error)
+        queue.fail(claim, reason)
+        say(f"{claim.name}: failed: {reason}")
         return
     queue.finish(claim, _objectives(found))
     done, total = queue.ended()

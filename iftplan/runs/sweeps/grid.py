@@ -260,7 +260,9 @@ def run_of(asked: PlanConfig, base: RunConfig, method: str, seed: int) -> RunCon
         seed: of the run.
     """
     if method == "dense":
-        asked = replace(asked, transform="none", sparsity="0", distribution=Distribution.UNIFORM, mask="")
+        asked = replace(
+            asked, transform="none", sparsity="0", distribution=Distribution.UNIFORM, mask="", budget=""
+        )
     named = replace(base.method, name=method)
     return replace(base, plan=asked, method=named, seed=seed)
 

@@ -204,14 +204,36 @@ class TrialQueue:
             )
 
     @through_outages
-    def add(self, names: Iterable[str], *, again: bool = False) -> None:
-        """Add the trials that are new; with `again`, also those that failed."""
+    def add(
+        self,
+        names: Iterable[str],
+        *,
+        again: bool = False,
+        has_result: Callable[[str], bool] = lambda name: True,
+    ) -> None:
+        """Add the trials that are new.
+
+        Args:
+            names: of trials.
+            again: add those that failed too.
+            has_result: whether there is a result by that name; what is finished on record and has none is added too.
+        """
         with self._leases.guard():
             there = self._latest()
             for name in names:
                 found = there.get(name)
-                if found is None or (again and found.state is TrialState.FAIL):
+                failed = found is not None and found.state is TrialState.FAIL
+                lost = found is not None and found.state is TrialState.COMPLETE and not has_result(name)
+                if found is None or (again and failed) or lost:
                     self._study.enqueue_trial({}, user_attrs={_NAME: name})
+
+    @through_outages
+    def again(self) -> None:
+        """Ask once more for every trial of a search that failed, with the same settings."""
+        with self._leases.guard():
+            for name, trial in self._latest().items():
+                if name and trial.state is TrialState.FAIL:
+                    self._study.enqueue_trial(trial.params)
 
     @through_outages
     def claim(self) -> Claim | None:
@@ -268,12 +290,13 @@ class TrialQueue:
     @through_outages
     def left(self) -> list[str]:
         """Names of trials that were asked for and are neither finished nor failed."""
-        return [self._named(trial) for trial in self._in(TrialState.WAITING, TrialState.RUNNING)]
+        asked = self._in(TrialState.WAITING, TrialState.RUNNING)
+        return [self._named(trial) or "one that is tried again" for trial in asked]
 
     def ended(self) -> tuple[int, int]:
-        """Number of trials that are finished or failed, and number that there are to be."""
-        asked = len(self.trials())
-        return asked - len(self.left()), max(asked, self._limit)
+        """Number of trials that are finished or failed, and number that there are to be; one that is tried again is one."""
+        asked = set(self.names())
+        return len(asked.difference(self.left())), max(len(asked), self._limit)
 
     def _latest(self) -> dict[str, FrozenTrial]:
         return {self._named(trial): trial for trial in self._study.get_trials(deepcopy=False)}
@@ -289,10 +312,11 @@ class TrialQueue:
 
     def _asked(self) -> FrozenTrial | None:
         """The next trial that nobody has begun, now begun."""
+        waiting = bool(self._in(TrialState.WAITING))
         if self._ask is None:
-            asked = self._study.ask() if self._in(TrialState.WAITING) else None
+            asked = self._study.ask() if waiting else None
         else:
-            asked = self._ask(self._study) if len(self.names()) < self._limit else None
+            asked = self._ask(self._study) if waiting or len(set(self.names())) < self._limit else None
         return None if asked is None else self._study.get_trials(deepcopy=False)[asked.number]
 
     def _held(self, trial: FrozenTrial) -> Claim | None:

@@ -132,6 +132,38 @@ def test_what_failed_says_why_and_is_tried_again_on_request(tmp_path: Path) -> N
     assert queue.reasons() == {}
 
 
+def test_what_is_finished_on_record_and_has_no_result_is_asked_for_again(tmp_path: Path) -> None:
+    queue = grid(tmp_path)
+    queue.add(["one", "two"])
+    while claim := queue.claim():
+        queue.finish(claim, (0.0, 1.0))
+    queue.add(["one", "two"], has_result=lambda name: True)
+    assert queue.left() == []
+    queue.add(["one", "two"], has_result=lambda name: name == "two")
+    assert queue.left() == ["one"]
+    assert queue.ended() == (1, 2)
+
+
+def test_a_search_tries_again_with_the_same_settings(tmp_path: Path) -> None:
+    queue = search(tmp_path, 2)
+    first = queue.claim()
+    assert first is not None
+    queue.fail(first, "no memory")
+    second = queue.claim()
+    assert second is not None
+    queue.finish(second, (0.0, 1.0))
+    assert queue.claim() is None
+    assert queue.ended() == (2, 2)
+    queue.again()
+    third = queue.claim()
+    assert third is not None
+    assert (third.name, third.params) == (first.name, first.params)
+    queue.finish(third, (0.0, 1.0))
+    assert queue.claim() is None
+    assert queue.ended() == (2, 2)
+    assert queue.reasons() == {}
+
+
 def test_a_place_that_is_none_is_an_error_of_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for place in (str(tmp_path / "file/journal.log"), "nothing://at-all"):

@@ -115,7 +115,7 @@ def variants_in(given: Sequence[str]) -> Mapping[str, Sequence[str]]:
     Raises:
         InputError: no setting, one that the grid chooses itself, or no values.
     """
-    axes = []
+    axes: list[list[str]] = []
     for text in given:
         key, _, values = text.partition("=")
         found = split(values)
@@ -125,6 +125,10 @@ def variants_in(given: Sequence[str]) -> Mapping[str, Sequence[str]]:
             key.strip(), "--transforms and its neighbours" if key.startswith("plan.") else ""
         ):
             raise InputError(f"--vary cannot change {key.strip()}. {other} is for that.")
+        if any(axis[0].startswith(f"{key.strip()}=") for axis in axes):
+            raise InputError(
+                f"--vary {key.strip()} is given twice. Write all of its values as one list, such as --vary optimizer.lr=0.1,0.05."
+            )
         axes.append([f"{key.strip()}={value}" for value in dict.fromkeys(found)])
     return {", ".join(chosen): list(chosen) for chosen in product(*axes)}
 

@@ -62,6 +62,9 @@ Example:
   none            0.75   120 128   0.265826             13 824              1.12e+04   planned
 """
 
+_RUNS, _TRIALS = "sweeps", 32
+"""Where runs go, and how many trials a search has, unless asked otherwise."""
+
 
 class Sampler(StrEnum):
     """Sampler of a search, which chooses the trials."""
@@ -247,7 +250,7 @@ def command(
             help="Directory that holds the run directories, or a URL such as s3://bucket/sweep (fsspec), with --storage URL.",
             rich_help_panel=TRAINING_PANEL,
         ),
-    ] = "sweeps",
+    ] = _RUNS,
     workers: Annotated[
         int,
         typer.Option(
@@ -297,9 +300,15 @@ def command(
         ),
     ] = None,
     trials: Annotated[
-        int,
-        typer.Option("--trials", min=2, help="Number of trials of a search.", rich_help_panel=SEARCH_PANEL),
-    ] = 32,
+        int | None,
+        typer.Option(
+            "--trials",
+            min=2,
+            help="Number of trials of a search.",
+            show_default=str(_TRIALS),
+            rich_help_panel=SEARCH_PANEL,
+        ),
+    ] = None,
     input: InputOption = None,
     allow: AllowOption = None,
     no_cache: NoCacheOption = False,
@@ -319,7 +328,8 @@ def command(
     given = {
         "--methods": methods, "--seeds": seeds, "--data": data, "--recipe": recipe, "--config": config,
         "--set": settings, "--vary": vary, "--epochs": epochs, "--steps": steps, "--storage": storage,
-        "--submit": submit, "--job": job,
+        "--submit": submit, "--job": job, "--retry-failed": retry_failed, "--workers": workers > 1,
+        "--out": out != _RUNS,
     }  # fmt: skip
     if not train and (names := [name for name, value in given.items() if value]):
         raise InputError(f"{names[0]} needs --train. Add it, or leave {names[0]} out.")
@@ -329,6 +339,8 @@ def command(
         )
     if job and not submit:
         raise InputError("--job needs --submit. Add --submit slurm, or leave --job out.")
+    if trials is not None and not search:
+        raise InputError("--trials is for a search. Add --search tpe, or leave --trials out.")
     if search and train and len(seeds_in(seeds, 0)) > 1:
         raise InputError(
             f"--search trains every trial with one seed, and --seeds gives {seeds}. Give one, and train what was found with others afterwards."
@@ -372,12 +384,12 @@ def command(
 
         kept = Training(
             {label: replace(run, plan=asked) for label, run in variants.items()}, tuple(split(methods)), seeds_in(seeds, base.seed),
-            Path(out), storage, workers, search.value if search else None, trials, retry_failed,
+            Path(out), storage, workers, search.value if search else None, trials or _TRIALS, retry_failed,
             out if "://" in out else "", submit.value if submit else "", job_settings(job or ()),
         )  # fmt: skip
         rows, notes = train_points(grid, specs, families, kept)
     elif search:
-        rows, notes = search_plans(grid, specs, families, search.value, trials)
+        rows, notes = search_plans(grid, specs, families, search.value, trials or _TRIALS)
     else:
         rows = plan_points(grid, specs, families, heads)
     write(rows, notes, form, output)

@@ -27,8 +27,8 @@ def write(rows: Sequence[GridPoint], notes: Sequence[Table], form: Format | None
     from iftplan.runs.sweeps.tables import sweep_table, whole_table
 
     told = text_lines(*notes)
-    suffix = Path(output).suffix if output else ""
-    if suffix == ".parquet" and output:
+    suffix = Path(output).suffix.lower() if output else ""
+    if suffix == ".parquet" and output and form is None:
         from iftplan.runs.sweeps.frame import frame, write_parquet
 
         write_parquet(frame(rows), output)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -152,7 +153,8 @@ def train_runs(
     if able:
         with _campaign(training, able, None).on_this_host() as campaign:
             queue = campaign.queue()
-            queue.add(able, again=training.retry)
+            result_of, _ = _results(training)
+            queue.add(able, again=training.retry, has_result=lambda name: result_of(name) is not None)
             _train(campaign, queue, training)
             reasons = queue.reasons()
     _say_failed(reasons, len(able), training)
@@ -177,10 +179,14 @@ def _search(
     for name in dict.fromkeys((sampler, "random")):
         with _campaign(training, {}, Search(name, choices, training.trials, base)).on_this_host() as campaign:
             queue = campaign.queue()
+            if training.retry:
+                queue.again()
             _train(campaign, queue, training)
-            runs = dict(_chosen(campaign, queue))
+            runs = dict(islice(_chosen(campaign, queue), training.trials))  # a record may hold more
         rows = dict(zip(runs, planned_rows(specs, (run.plan for run in runs.values())), strict=True))
-        found[name] = _rows(runs, rows, queue.reasons(), training)
+        reasons = queue.reasons()
+        _say_failed(reasons, len(runs), training)
+        found[name] = _rows(runs, rows, reasons, training)
     points = {
         name: [p for row in rows.values() if (p := trained_objectives(row))] for name, rows in found.items()
     }
