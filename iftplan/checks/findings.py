@@ -137,7 +137,7 @@ class ModelCheck:
 
     @property
     def differs(self) -> bool:
-        """Whether it costs something else than at the baseline, or was measured and is not there."""
+        """Whether the model costs something else than at the baseline, or was measured and is not there."""
         return self.drift.any if self.drift else self.measured is not None
 
 

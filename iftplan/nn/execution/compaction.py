@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
 from iftplan.nn.execution.conv1d import CompactConv1D
-from iftplan.nn.execution.execute import can_run, execute_dense_, has_transformers_conv1d
+from iftplan.nn.execution.execute import can_run, execute_dense_, has_transformers_conv1d, without_layers
 from iftplan.nn.execution.kernels.memory import memory_of
 from iftplan.nn.execution.kernels.registers import require_numba
 from iftplan.nn.execution.layers import (
@@ -72,9 +72,7 @@ def compact_(model: Model) -> Model:
     execute_dense_(model)
     found = compactable(model)
     if not found:
-        raise InputError(
-            f"{type(model).__name__} has no masked linear layer or convolution on the CPU that sparse kernels can run; apply a plan to it first (iftplan.nn.apply)."
-        )
+        raise InputError(without_layers(model, frozen=True))
     for module in found:
         become_compact_(module, cast(Tensor, module._buffers.pop(MASK)))
     return model
@@ -158,7 +156,8 @@ def become_dense_(module: Any) -> None:
     pattern, values = module.pattern, module._parameters.pop("values")
     module.__class__ = next(dense for dense, compact in compact_classes().items() if compact is type(module))
     del module.pattern
-    weight = nn.Parameter(spread_values(values, pattern, module), values.requires_grad)
+    dense = spread_values(values, pattern, module).contiguous()  # a convolution would hand on channels-last
+    weight = nn.Parameter(dense, values.requires_grad)
     module._parameters = {"weight": weight, **module._parameters}
 
 

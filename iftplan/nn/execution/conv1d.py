@@ -32,6 +32,8 @@ class CompactRows(CompactLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of the masked dense layer within rounding, (…, outputs)."""
+        if (nothing := self._none_of(x)) is not None:
+            return nothing
         return sparse_linear(self._checked(x), None, self.bias, self.pattern, self.values)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
 from iftplan.nn.execution.conv1d import SparseConv1D
+from iftplan.nn.execution.fast_path import leave_fast_path_, restore_fast_path_
 from iftplan.nn.execution.frozen import freeze
 from iftplan.nn.execution.kernels.registers import require_numba
 from iftplan.nn.execution.layers import (
@@ -26,7 +27,7 @@ from iftplan.nn.execution.layers import (
     packed_mask,
 )
 from iftplan.nn.execution.rounding import ValueType
-from iftplan.nn.masks.masked_weights import has_mask
+from iftplan.nn.masks.masked_weights import SUFFIX, has_mask
 from iftplan.nn.sources.zoo.conv1d import Conv1D
 from iftplan.plans.speed.pricing import DENSE_ABOVE
 
@@ -85,9 +86,7 @@ def execute_sparse_(model: Model, *, frozen: bool = False, values: ValueType | N
     classes = sparse_classes()
     found = [module for module in model.modules() if can_run(module, frozen)]
     if not found:
-        raise InputError(
-            f"{type(model).__name__} has no masked linear layer or convolution on the CPU that sparse kernels can run; apply a plan to it first (iftplan.nn.apply){'' if frozen else ', or give frozen=True for a finalized model'}."
-        )
+        raise InputError(without_layers(model, frozen=frozen))
     double = next((m for m in found if cast(Tensor, m.weight).dtype is torch.float64), None)
     if values is not None and double is not None:
         raise InputError(
@@ -100,7 +99,24 @@ def execute_sparse_(model: Model, *, frozen: bool = False, values: ValueType | N
         if frozen:
             held = packed_mask(layer, _kept(layer))
             layer.frozen = freeze(held, gather_values(layer, held), values)
+    leave_fast_path_(model)
     return model
+
+
+def without_layers(model: nn.Module, *, frozen: bool = False) -> str:
+    """Reason why sparse kernels find nothing to do in a model, and what helps.
+
+    Args:
+        model: without such a layer.
+        frozen: whether zeros in weights would have done instead of masks.
+    """
+    name = type(model).__name__
+    if any(hasattr(module, "values") and hasattr(module, "pattern") for module in model.modules()):
+        return f"{name} is compact already; restore its dense weights first (iftplan.nn.expand_)."
+    masked = [m for m in model.modules() if any(one.endswith(SUFFIX) for one in m._buffers)]
+    if masked:
+        return f"{name} has masks, but no layer that sparse kernels can run: they run linear layers and two-dimensional convolutions without groups, with zeros for padding, of density {DENSE_ABOVE} or less, in float32 or float64 on the CPU."
+    return f"{name} has no masked linear layer or convolution; apply a plan to it first (iftplan.nn.apply){'' if frozen else ', or give frozen=True for a finalized model'}."
 
 
 @check_arguments
@@ -112,6 +128,7 @@ def execute_dense_(model: Model) -> Model:
             module.__class__ = back[type(module)]  # type: ignore[assignment]
             for name in ("dense_gradient", "_packed", "frozen"):
                 delattr(module, name)
+    restore_fast_path_(model)
     return model
 
 

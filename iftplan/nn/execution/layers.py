@@ -38,7 +38,7 @@ class SparseLayer(nn.Module):
         if not has_mask(self, "weight"):
             return None
         mask = cast(Tensor, self._buffers[MASK])
-        if self._packed is None or self._packed[0] is not mask or self._packed[1] != mask._version:
+        if self._packed is None or self._packed[0] is not mask or self._packed[1] != _version(mask):
             self._pack_(mask)
         assert self._packed is not None
         if (pattern := self._packed[2]) is not None and not fits(pattern, x):
@@ -47,7 +47,7 @@ class SparseLayer(nn.Module):
 
     def _pack_(self, mask: Tensor) -> None:
         pays = float(mask.float().mean()) <= DENSE_ABOVE
-        self._packed = mask, mask._version, packed_mask(self, mask) if pays else None
+        self._packed = mask, _version(mask), packed_mask(self, mask) if pays else None
 
     def __getstate__(self) -> dict[str, Any]:
         """The layer without its packed mask: a copy's mask counts its changes anew, and could be taken for this one."""
@@ -56,7 +56,7 @@ class SparseLayer(nn.Module):
     def holds_(self, pattern: Pattern) -> None:
         """Take a pattern for that of the mask as it is now, instead of packing it again."""
         mask = cast(Tensor, self._buffers[MASK])
-        self._packed = mask, mask._version, pattern
+        self._packed = mask, _version(mask), pattern
 
     def _frozen(self, x: Tensor) -> FrozenWeights | None:
         """The weights that were copied for inference, or None where there are none or kernels cannot read the input."""
@@ -70,6 +70,11 @@ class SparseLayer(nn.Module):
 
     def _reads(self, x: Tensor) -> bool:
         return is_plain(x) and x.dtype is self.weight.dtype
+
+
+def _version(mask: Tensor) -> int:
+    """How often a mask was changed; made under torch.inference_mode, it counts nothing."""
+    return 0 if mask.is_inference() else mask._version
 
 
 def is_plain(x: Tensor) -> bool:
@@ -135,6 +140,18 @@ class CompactLayer(nn.Module):
         )
         return answer
 
+    def _none_of(self, x: Tensor) -> Tensor | None:
+        """The output of an input without samples, which no kernel has to look at; None of any other."""
+        if x.numel() or x.dtype is not self.values.dtype:
+            return None
+        dense = to_weight(x.new_zeros(self.pattern.mask.size), self.pattern, self)
+        if isinstance(self, nn.Conv2d):
+            y = self._conv_forward(x, dense, self.bias)
+        else:
+            y = nn.functional.linear(x, dense.T if is_conv1d(self) else dense, cast(Tensor | None, self.bias))
+        with_gradient: Tensor = y + 0 * self.values.sum()  # of zeros
+        return with_gradient
+
     def _checked(self, x: Tensor) -> Tensor:
         if not is_plain(x) or x.dtype is not self.values.dtype:
             raise InputError(
@@ -150,6 +167,8 @@ class CompactLinear(CompactLayer, nn.Linear):  # type: ignore[override]  # has n
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of the masked dense layer within rounding, (…, outputs)."""
+        if (nothing := self._none_of(x)) is not None:
+            return nothing
         return sparse_linear(self._checked(x), None, self.bias, self.pattern, self.values)
 
 
@@ -158,6 +177,8 @@ class CompactConv2d(CompactLayer, nn.Conv2d):  # type: ignore[override]  # as ab
 
     def forward(self, x: Tensor) -> Tensor:
         """Output of the masked dense layer within rounding, for a batch of images."""
+        if (nothing := self._none_of(x)) is not None:
+            return nothing
         padding = cast(tuple[int, int], self.padding)
         return sparse_conv2d(self._checked(x), None, self.bias, self.pattern, padding, self.values)
 

@@ -77,7 +77,7 @@ def pattern_of(
         InputError: numba is missing.
     """
     vectors = vectors_of(instructions or instructions_here(), 64 if dtype is torch.float64 else 32)
-    matrix = _as_matrix(mask).contiguous().numpy()
+    matrix = _as_matrix(mask).numpy().copy()  # what is made of it later is of the mask as it is now
     kernel = cast(Pair, tuple(mask.shape[2:]) or (1, 1))
     forward = pack_mask(matrix, chains_of(kernel, dilation[0], stride[0]), vectors)
     return Pattern(matrix, stride, dilation, forward, np.flatnonzero(forward.places < 0))

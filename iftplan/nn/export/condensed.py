@@ -19,6 +19,7 @@ from torch.nn import functional
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
 from iftplan.nn.execution.compaction import expand_
+from iftplan.nn.execution.execute import execute_dense_
 from iftplan.nn.layers.adapter import adapter_of
 from iftplan.nn.layers.placeholder import placeholder
 from iftplan.nn.masks.masked_weights import SUFFIX
@@ -162,7 +163,7 @@ def condense_(model: Model) -> Model:
     Raises:
         InputError: nothing is sparse, a sparse layer has no condensed form or has an adapter, or the model itself is the layer.
     """
-    expand_(model)
+    execute_dense_(expand_(model))
     found = [(path, module) for path, module in model.named_modules() if _is_sparse(module)]
     if not found:
         raise InputError(

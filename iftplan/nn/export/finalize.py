@@ -8,6 +8,7 @@ from torch import nn
 
 from iftplan.base.arguments import check_arguments
 from iftplan.nn.execution.compaction import expand_
+from iftplan.nn.execution.execute import execute_dense_
 from iftplan.nn.masks.masked_weights import enforce_, masked_weights, remove_mask_
 from iftplan.nn.meta.copies import deep_copy
 
@@ -33,8 +34,8 @@ def densify(model: Model) -> Model:
 
 
 def densify_(model: Model) -> Model:
-    """The model without masks, compact layers expanded, changed in place; no weight is changed. See `densify`."""
-    expand_(model)
+    """The model without masks and sparse kernels, changed in place; no weight is changed. See `densify`."""
+    execute_dense_(expand_(model))
     for weight in list(masked_weights(model)):
         remove_mask_(weight)
     return model

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
+from iftplan.nn.execution.execute import execute_dense_
 from iftplan.nn.masks.masked_weights import SUFFIX
 from iftplan.nn.meta.copies import deep_copy
 
@@ -41,6 +42,7 @@ def semi_structured_(model: Model) -> Model:
     Raises:
         InputError: no weight can be packed, or one that could is not on a CUDA device.
     """
+    execute_dense_(model)
     linear = {name: m for name, m in model.named_modules() if type(m) is nn.Linear and _is_sparse(m)}
     reasons = {name: unpackable(_masked(m)) for name, m in linear.items()}
     able = [name for name, reason in reasons.items() if not reason]

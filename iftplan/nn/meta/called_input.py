@@ -10,7 +10,7 @@ from torch import nn
 
 
 def called_input(module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """What a module was called with in the place of its first input; None where that was not given.
+    """First input of one call of a module; None where that was not given.
 
     Args:
         module: that is called.

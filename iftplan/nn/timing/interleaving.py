@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from statistics import median, quantiles
 from time import perf_counter, thread_time
 
+from iftplan.base.errors import InputError
 from iftplan.nn.timing.work import Elsewhere, Lost, Work
 from iftplan.plans.speed.timings import Timing
 
@@ -32,7 +33,17 @@ def race(
         rounds: how many.
         threads: that the candidates use; 0 where another device computes, in elapsed time.
         left_out: hears which were lost on the way, and why.
+
+    Raises:
+        InputError: no dense candidate is there to compare with.
     """
+    if not any(name.startswith("dense") for name in work):
+        reasons = "".join(
+            f"; {name}: {why}" for name, why in (left_out or {}).items() if name.startswith("dense")
+        )
+        raise InputError(
+            f"none of the dense backends that were named runs here{reasons}. Name dense, which always does."
+        )
     clock = thread_time if threads == 1 else perf_counter
     timers = {name: _timer(run, clock) for name, run in work.items()}
     lost: dict[str, str] = {} if left_out is None else left_out

@@ -69,8 +69,16 @@ class Candidates:
 
     @property
     def missing(self) -> tuple[tuple[str, str], ...]:
-        """Names of backends that were asked for and are missing, each with the reason."""
-        return tuple((name, why) for name, why in self.left_out.items() if name in self.wanted)
+        """Names of backends that were asked for and are missing, each with the reason.
+
+        Where all are asked for, those that are made for other layers or devices are not told.
+        """
+        named = self.wanted if self.wanted != frozenset(BACKENDS) else frozenset()
+        unfit = sorted(named - self.work.keys() - self.left_out.keys())
+        return (
+            *((name, why) for name, why in self.left_out.items() if name in self.wanted),
+            *((name, "it is not made for this layer, pass and device") for name in unfit),
+        )
 
     def close(self) -> None:
         """End what runs in other processes."""

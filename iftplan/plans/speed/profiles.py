@@ -86,11 +86,12 @@ def grid(
         >>> [pair.name for pair in grid((Fraction(1, 2),), (Unstructured(),), (32,), (1,))]
         ['linear:32-32', 'conv1x1:32-32', 'conv3x3:32-32']
     """
+    once = dict.fromkeys  # a profile has each layer one time, however often it was asked for
     return tuple(
         pair_of_layer(f"{kind}:{width}-{width}@{n}", sparsity, structure)
         for kind, usual in WIDTHS.items()
-        for width in widths or usual
-        for n in columns
-        for structure in structures
-        for sparsity in sparsities
+        for width in once(widths or usual)
+        for n in once(columns)
+        for structure in once(structures)
+        for sparsity in once(sparsities)
     )

@@ -227,7 +227,7 @@ def pairs_of_plan(plan: Plan) -> tuple[LayerPair, ...]:
         if layer.role is not Role.TRANSFORMED or not layer.maskable:
             continue
         dense, wide = layer.before, layer.after
-        if not dense or not wide or dense.kind not in TIMED or dense.groups != 1:
+        if not dense or not wide or dense.kind not in TIMED or dense.groups != 1 or dense.experts > 1:
             continue
         key = (dense, wide, layer.nnz)
         count = found[key].count + 1 if key in found else 1

@@ -16,10 +16,12 @@ from iftplan.nn.application.sparsify import sparsify
 from iftplan.nn.execution.compaction import compact_, expand_
 from iftplan.nn.execution.execute import dense_gradients_, execute_dense_, execute_sparse_
 from iftplan.nn.execution.layers import CompactConv2d, CompactLinear, SparseConv2d, SparseLinear
-from iftplan.nn.export.finalize import finalize
+from iftplan.nn.export.condensed import condense
+from iftplan.nn.export.finalize import densify, finalize
 from iftplan.nn.masking.algorithms.exchange.rigl import RigL
 from iftplan.nn.masking.masking import Masking
 from iftplan.nn.masks.masked_weights import enforce_, masked_weights
+from iftplan.nn.sources.zoo.conv1d import Conv1D
 from iftplan.nn.training.execution import run_sparse_
 from iftplan.runs.schedules import Updates
 from iftplan.runs.settings import MethodConfig, RunConfig, TrainingConfig
@@ -268,3 +270,50 @@ def test_runs_that_cannot(method: Any, precision: str, device: str, strategy: An
     )
     with pytest.raises(InputError, match=says):
         run_sparse_(network(), config, engine)
+
+
+def test_what_is_exported_has_plain_layers_again() -> None:
+    model = execute_sparse_(network(torch.float32))
+    for exported in (finalize(model), densify(execute_sparse_(finalize(model), frozen=True))):
+        assert [type(exported[i]) for i in (0, 3, 6)] == [nn.Conv2d, nn.Conv2d, nn.Linear]
+    x = images(dtype=torch.float32)
+    torch.testing.assert_close(condense(model)(x), finalize(model)(x))
+
+
+def test_expanded_convolutions_lie_as_torch_makes_them() -> None:
+    model = expand_(compact_(network()))
+    assert all(model[i].get_parameter("weight").is_contiguous() for i in (0, 3))
+    out: torch.Tensor = finalize(compact_(network()))[:5](images())
+    assert out.is_contiguous()
+
+
+def test_compact_layers_take_an_input_without_samples() -> None:
+    for model in (compact_(network()), compact_(nn.Sequential(named_conv1d()))):
+        shape = (0, 2, 8, 8) if len(model) > 1 else (0, 3, 6)
+        x = torch.empty(shape, dtype=torch.float64)
+        y = model(x)
+        assert len(y) == 0
+        y.sum().backward()
+        assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
+
+
+def named_conv1d() -> nn.Module:
+    layer = Conv1D(4, 6).double()
+    layer.register_buffer("weight_mask", torch.rand(layer.weight.shape) < 0.3)
+    return layer
+
+
+def test_layers_made_in_inference_mode_run() -> None:
+    with torch.inference_mode():
+        model = copy.deepcopy(network())
+        torch.testing.assert_close(execute_sparse_(copy.deepcopy(model))(images()), model(images()))
+
+
+def test_a_model_that_is_masked_is_not_told_to_be_masked() -> None:
+    with pytest.raises(InputError, match="is compact already"):
+        execute_sparse_(compact_(network()))
+    dense = network()
+    for i in (0, 3, 6):
+        dense[i].get_buffer("weight_mask").fill_(True)
+    with pytest.raises(InputError, match="has masks, but no layer"):
+        compact_(dense)

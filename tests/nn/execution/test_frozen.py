@@ -182,3 +182,51 @@ def test_refusals() -> None:
         sparse[0].bias = nn.Parameter(torch.zeros(59))
         with pytest.raises(InputError, match="59 bias"):
             sparse(torch.randn(1, 40))
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(64, 64), nn.Conv2d(64, 64, 1)])
+def test_masks_that_change_later_have_no_effect(layer: nn.Module) -> None:
+    torch.manual_seed(0)
+    layer.register_buffer("weight_mask", torch.rand(layer.get_parameter("weight").shape) < 0.1)
+    model = nn.Sequential(copy.deepcopy(layer))
+    enforce_(model)
+    x = torch.randn(20, *((64, 1, 1) if isinstance(layer, nn.Conv2d) else (64,)))
+    with torch.no_grad():
+        wanted = model(x)
+    execute_sparse_(model, frozen=True)
+    model[0].get_buffer("weight_mask").zero_()
+    with torch.no_grad():
+        for part in (x[:1], x):
+            torch.testing.assert_close(model(part), wanted[: len(part)])
+    given = x.clone().requires_grad_()
+    model(given).sum().backward()
+    torch.testing.assert_close(
+        given.grad, torch.autograd.grad(model[0](x0 := x.clone().requires_grad_()).sum(), x0)[0]
+    )
+    assert float(given.grad.abs().sum()) > 0
+
+
+def test_encoder_layers_call_their_frozen_layers() -> None:
+    """In evaluation PyTorch would compute a whole encoder layer at once, from the weights of the layers inside."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(32, 2, 64, batch_first=True)
+    dense = nn.TransformerEncoder(layer, 2).eval()
+    for one in dense.layers:
+        for name in ("linear1", "linear2"):
+            weight = one.get_submodule(name).get_parameter("weight").data
+            weight *= torch.rand(weight.shape) < 0.2
+    x, padding = torch.randn(3, 5, 32), torch.tensor([[False] * 5, [False] * 4 + [True], [False] * 5])
+    frozen = execute_sparse_(copy.deepcopy(dense), frozen=True, values="int8")
+    for given in ({}, {"src_key_padding_mask": padding}):
+        with torch.no_grad():
+            rounded_outputs, outputs = frozen(x, **given), dense(x, **given)
+        assert not torch.equal(rounded_outputs, outputs)
+        torch.testing.assert_close(rounded_outputs[0], outputs[0], atol=0.1, rtol=0.1)
+    copied = pickle.loads(pickle.dumps(frozen))  # noqa: S301  (our own)
+    for again in (execute_dense_(frozen), finalize(copied)):
+        assert not any(len(module._forward_pre_hooks) for module in again.modules())
+        assert again.use_nested_tensor == dense.use_nested_tensor
+        with torch.no_grad():
+            torch.testing.assert_close(
+                again(x, src_key_padding_mask=padding), dense(x, src_key_padding_mask=padding)
+            )

@@ -10,18 +10,30 @@ from pathlib import Path
 import pytest
 import torch
 
+import iftplan as ift
 from iftplan.base.documents import loads
 from iftplan.base.errors import InfeasibleError, InputError
 from iftplan.masks import Block, ConstantFanIn, Unstructured
 from iftplan.models.notation import parse_layer
 from iftplan.nn.timing import interleaving as timing
+from iftplan.nn.timing.bench import bench
 from iftplan.nn.timing.candidates import candidates
 from iftplan.nn.timing.copies import copies_of, in_turn
 from iftplan.nn.timing.dense import has_onednn, onednn_step
+from iftplan.plans.speed.profiles import grid
 from iftplan.plans.speed.tables import bench_document, bench_table
-from iftplan.plans.speed.timings import Bench, LayerPair, Measured, Timing, network_ratio, pair_of_layer
+from iftplan.plans.speed.timings import (
+    Bench,
+    LayerPair,
+    Measured,
+    Timing,
+    network_ratio,
+    pair_of_layer,
+    pairs_of_plan,
+)
 from iftplan.plots.timings import bench_picture
 from tests.support.cli_runs import many
+from tests.support.hand_specs import mlp
 
 pytest.importorskip("numba", reason="numba, of the extra bench, is not installed")
 
@@ -175,6 +187,29 @@ def test_the_figure_has_a_panel_for_each_pass_and_ticks_that_can_be_read() -> No
     assert "forward, sparse, unstructured: 3.00 at 0.5" in picture.description
     threads = bench_picture(replace(bench, measured=(*bench.measured, replace(bench.measured[0], threads=2))))
     assert "sparse, unstructured, 2 threads" in threads.description
+
+
+def test_stacks_of_experts_are_not_timed_as_one_layer() -> None:
+    plan = ift.plan(mlp(), "wide", "3/4")
+    assert len(pairs_of_plan(plan)) == 1
+    one = next(layer for layer in plan.layers if layer.maskable)
+    assert one.before is not None and one.after is not None
+    stack = replace(one, before=replace(one.before, experts=4), after=replace(one.after, experts=4))
+    with pytest.raises(InputError, match="nothing to time"):
+        pairs_of_plan(replace(plan, layers=(stack,)))
+
+
+def test_backends_that_are_asked_for_and_not_made_are_told() -> None:
+    pairs = [pair_of_layer("linear:32-32@4", Fraction(3, 4), Unstructured())]
+    (found,) = bench(pairs, passes=("forward",), rounds=1, backends=("dense", "compact")).measured
+    assert found.left_out == (("compact", "it is not made for this layer, pass and device"),)
+    with pytest.raises(InputError, match="none of the dense backends"):
+        bench(pairs, rounds=1, backends=("dense-half", "sparse"))
+
+
+def test_a_profile_has_each_layer_once() -> None:
+    pairs = grid((Fraction(1, 2), Fraction(1, 2)), (Unstructured(), Unstructured()), (32, 32), (1, 1))
+    assert len(pairs) == len(set(pairs)) == 3
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_the_command(tmp_path: Path) -> None:
     }
     assert all(t["seconds"] > 0 for one in document["passes"] for t in one["timings"])
     for run, says in (
-        (untrusted, "trust"), (nothing, "Give it a plan file"), (both, "leave --layer, --sparsity, --backends"),
+        (untrusted, "trust"), (nothing, "Give it a plan file"), (both, "leave --layer, --sparsity, --structures"),
         (layers, "--trust is for --network"),
     ):  # fmt: skip
         assert run.code == 2 and says in run.message

@@ -60,6 +60,10 @@ Passes = Literal[Pass, "both"]
 PROFILE_PANEL = "Profile of this machine"
 
 
+_STRUCTURES = "unstructured"
+"""Of masks, unless others are named."""
+
+
 def command(
     plan: Annotated[
         str, typer.Argument(metavar="[PLAN]", help="A wide plan file; or name layers with --layer.")
@@ -90,7 +94,7 @@ def command(
             autocompletion=completion.structures,
             help="Patterns of the masks for --layer and --profile, with commas: unstructured, fan-in, block1x4, block4x4 …",
         ),
-    ] = "unstructured",
+    ] = _STRUCTURES,
     batch: Annotated[
         int, typer.Option("--batch", min=1, help="Batch size: samples that are computed together.")
     ] = 1,
@@ -205,10 +209,13 @@ def command(
     kinds: tuple[Pass, ...] = tuple(kind for kind in PASSES if passes in (kind, "both"))
     if network:
         if not plan or any(
-            (layer, sparsity, backends, plot, profile, dry_run, python, device is not Device.CPU)
+            (
+                *(layer, sparsity, backends, plot, profile, dry_run, python, device is not Device.CPU),
+                *(structures != _STRUCTURES, widths, columns),
+            )
         ):
             raise InputError(
-                "--network times the network of a PLAN on the CPU. Give it a plan file, and leave --layer, --sparsity, --backends, --device, --python, --plot, --profile and --dry-run out."
+                "--network times the network of a PLAN on the CPU. Give it a plan file, and leave --layer, --sparsity, --structures, --widths, --columns, --backends, --device, --python, --plot, --profile and --dry-run out."
             )
         _network(plan, batch, kinds, counts, rounds or 9, trust, form, output)
         return
@@ -229,6 +236,10 @@ def command(
     elif widths or columns:
         raise InputError(
             "--widths and --columns belong to --profile. A --layer has its own sizes, as in linear:32-32@8."
+        )
+    elif plan and (sparsity or structures != _STRUCTURES):
+        raise InputError(
+            "--sparsity and --structures are for --layer, and a plan has its own. Leave them out, or leave the plan out."
         )
     else:
         pairs = _pairs(plan, layer or [], sparsity or "0.9", structures, device)
