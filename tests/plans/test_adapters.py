@@ -62,3 +62,10 @@ def test_more_adapters_than_places_are_refused() -> None:
         random_placements(2, 3, 0, ["usual"])
     with pytest.raises(InputError, match="cannot be placed at 1 places"):
         likeliest_placements({Placement(0, 0): 1.0}, 2)
+
+
+def test_kinds_may_be_one_string_and_are_checked() -> None:
+    assert placements(12, "usual") == placements(12, ["usual"])  # type: ignore[arg-type]
+    assert placements(12, "usual, recurrent") == placements(12, ["usual", "recurrent"])  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="Did you mean 'long-range'"):
+        placements(12, ["usual", "long_range"])  # type: ignore[list-item]

@@ -141,6 +141,11 @@ def sparsify_(
     )
     if inputs is not None:
         plan = make_plan(read_model(network, given_inputs(inputs, network)), request)
+        if not any(layer.maskable for layer in plan.layers):
+            names = ", ".join(layer.name for layer in plan.layers if layer.weight)
+            raise InputError(
+                f"keep_dense leaves nothing to mask of the {type(network).__name__}, which has {names or 'no weights that can be masked'}; give `keep_dense='none'` to mask them all."
+            )
         apply_(plan, network, seed=seed, init=None, dense_start=True)
     else:
         _register_(unwrapped(network), request, seed)

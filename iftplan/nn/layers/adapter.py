@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Generator, Tensor, nn
 
 from iftplan.base.errors import InputError
 from iftplan.nn.layers.branches import is_conv1d
+from iftplan.nn.meta.called_input import called_input
 
 NAME = "adapter"
 """Name under which an adapter is a part of its layer."""
@@ -74,7 +76,7 @@ def product(up: Tensor, down: Tensor, scale: Tensor) -> Tensor:
 def attach_(layer: nn.Module, adapter: Adapter) -> None:
     """Put an adapter beside a layer, in place: its weights are parts of the layer, which keeps all names."""
     layer.add_module(NAME, adapter)
-    layer.register_forward_hook(_added)
+    layer.register_forward_hook(_added, with_kwargs=True)
 
 
 def adapter_of(layer: nn.Module) -> Adapter | None:
@@ -89,11 +91,12 @@ def detach_(layer: nn.Module) -> None:
     for key, hook in list(layer._forward_hooks.items()):
         if hook is _added:
             del layer._forward_hooks[key]
+            layer._forward_hooks_with_kwargs.pop(key, None)
 
 
-def _added(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+def _added(layer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Tensor) -> Tensor:
     adapter = layer._modules.get(NAME)
-    return output if adapter is None else output + adapter(inputs[0])
+    return output if adapter is None else output + adapter(called_input(layer, args, kwargs))
 
 
 def _pair(layer: nn.Module, rank: int) -> tuple[Any, Any]:

@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.layers.computed import computed_weights
-from iftplan.nn.masks.masked_weights import SUFFIX, enforce_, masked_weights
+from iftplan.nn.masks.masked_weights import SUFFIX, enforce_, is_mask, masked_weights
 from iftplan.nn.meta.wrappers import bare
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -43,9 +42,9 @@ def load_masked_(model: Model, state: Mapping[str, Tensor]) -> Model:
         )
     inner = bare(model)
     state = _without_prefix(state, inner)
-    wanted = {name: mask for name, mask in state.items() if _is_mask(name, mask, state)}
+    wanted = {name: mask for name, mask in state.items() if is_mask(name, mask, state)}
     own = inner.state_dict()
-    plain = {name: tensor.shape for name, tensor in own.items() if not _is_mask(name, tensor, own)}
+    plain = {name: tensor.shape for name, tensor in own.items() if not is_mask(name, tensor, own)}
     given = {name: tensor.shape for name, tensor in state.items() if name not in wanted}
     odd = sorted(name for name in plain.keys() | given.keys() if plain.get(name) != given.get(name))
     if odd:
@@ -113,13 +112,6 @@ def _with_zeros(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> Ite
         )  # padding is a row of zeros
         if parameter.ndim > 1 and not embeds and bool((parameter == 0).any()):
             yield name
-
-
-def _is_mask(name: str, tensor: Tensor, state: Mapping[str, Tensor]) -> bool:
-    weight = state.get(name.removesuffix(SUFFIX))
-    return (
-        name.endswith(SUFFIX) and tensor.dtype is torch.bool and weight is not None
-    ) and weight.shape == tensor.shape
 
 
 def _refuse_computed(model: nn.Module, names: Iterable[str] | None) -> None:

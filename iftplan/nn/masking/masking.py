@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from iftplan.base.arguments import check_arguments
+from iftplan.base.arguments import check_arguments, names_in
 from iftplan.base.errors import StaleError
 from iftplan.base.user_warnings import warn_user
 from iftplan.masks import MaskStructure, parse_mask
@@ -115,7 +115,7 @@ class Masking:
         self.steps = 0
         short = None if state is None else state.get("short")
         views = trainable_views(self.model, self.optimizer, algorithm, self.structure, short)
-        still = frozen_names(views, frozen, algorithm)
+        still = frozen_names(views, names_in("frozen", frozen), algorithm)
         self._subject = Subject(self.model, self.optimizer, views, ranks, seed, still)
         self._due = self._within = self._asked = False
         self.release = attach(self, self.optimizer, self._before_optimizer, self._after_optimizer)

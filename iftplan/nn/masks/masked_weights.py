@@ -398,3 +398,22 @@ def to_matrix(tensor: Tensor, weight: MaskedWeight) -> Tensor:
 def from_matrix(matrix: Tensor, weight: MaskedWeight) -> Tensor:
     """A matrix (outputs, inputs) in the weight's own layout; input channels run fastest, as patterns do."""
     return matrix_of(weight).tensor(matrix)
+
+
+def is_mask(name: str, tensor: Tensor, state: Mapping[str, Tensor]) -> bool:
+    """Whether a tensor is the mask of a weight, and no buffer of the network's own that is called so.
+
+    Args:
+        name: of the tensor.
+        tensor: of a state.
+        state: in which the weight would be, by name.
+
+    Example:
+        >>> state = {"0.weight": torch.ones(2, 3), "0.weight_mask": torch.ones(2, 3) > 0, "causal_mask": torch.ones(4) > 0}
+        >>> [name for name, tensor in state.items() if is_mask(name, tensor, state)]
+        ['0.weight_mask']
+    """
+    weight = state.get(name.removesuffix(SUFFIX))
+    if not name.endswith(SUFFIX) or tensor.dtype is not torch.bool or weight is None:
+        return False
+    return weight.shape == tensor.shape

@@ -13,7 +13,7 @@ from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.export.finalize import densify_
 from iftplan.nn.export.weights import holds_weights, weights_in
 from iftplan.nn.masking.loading import load_masked_
-from iftplan.nn.masks.masked_weights import SUFFIX
+from iftplan.nn.masks.masked_weights import is_mask
 from iftplan.nn.sources import build
 from iftplan.nn.training.records import checkpoints
 from iftplan.nn.training.records.best import best_step
@@ -71,7 +71,7 @@ def begin_from_(
     """
     start, method = config.start, METHODS[config.method.name]
     found = origin_of(Path(start.checkpoint), say)
-    masked = any(name.endswith(SUFFIX) for name in found.state)
+    masked = any(is_mask(name, value, found.state) for name, value in found.state.items())
     if (method.gradual or method.selective) and masked:  # straight ones begin with zeros off the masks
         raise InputError(
             f"the method {config.method.name} starts dense and would drop the masks of {start.checkpoint}; continue with "
@@ -150,7 +150,7 @@ def _widen_(
 def _kept(state: Mapping[str, Any]) -> dict[str, tuple[tuple[int, ...], int]]:
     """Shape of each tensor, and the number of weights that each mask keeps."""
     return {
-        name: (tuple(value.shape), int(value.sum()) if name.endswith(SUFFIX) else 0)
+        name: (tuple(value.shape), int(value.sum()) if is_mask(name, value, state) else 0)
         for name, value in state.items()
     }
 

@@ -33,6 +33,7 @@ from iftplan.nn.training.records import checkpoints
 from iftplan.nn.training.records.claims import claim
 from iftplan.nn.training.records.states import model_state, tensors_digest
 from iftplan.nn.training.setup import versions
+from iftplan.nn.warmstart.adapters import merged
 from iftplan.plans.document.plan import parse_plan
 from iftplan.runs.document import parse_run, run_digest
 from iftplan.runs.records import check_together, parse_record, parse_result
@@ -133,7 +134,7 @@ def _ingredient(name: str, say: Callable[[str], None]) -> Ingredient:
         raise InputError(f"{name} is a soup itself; name the runs that it was made of.")
     step, state = checkpoint_at(directory, say)
     return Ingredient(
-        name, parse_run(record["config"], name), plan, record, result, step, evaluated_weights(state)
+        name, parse_run(record["config"], name), plan, record, result, step, merged(evaluated_weights(state))
     )
 
 

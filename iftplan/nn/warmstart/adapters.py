@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from iftplan.base.arguments import check_arguments
+from iftplan.base.arguments import check_arguments, names_in
 from iftplan.base.errors import InputError
 from iftplan.nn.layers.adapter import NAME, Adapter, adapter_of, attach_, detach_, product
 from iftplan.nn.layers.branches import is_conv1d
@@ -54,10 +54,14 @@ def add_adapters_(
     if rank < 1:
         raise InputError(f"an adapter has a rank of 1 or more, not {rank}.")
     inner = bare(model)
-    chosen = _chosen(inner, layers)
+    chosen = _chosen(inner, names_in("layers", layers))
     owners = _owners(inner)
     made = {}
     for name, layer in chosen.items():
+        if layer._parameters.get("weight") is None:
+            raise InputError(
+                f"{name}: there is no adapter for a {type(layer).__name__}, which has no `weight`. Name the layers that have one with `layers`."
+            )
         if adapter_of(layer) is not None:
             raise InputError(f"{name} has an adapter already; merge it first with merge_adapters_.")
         if NAME in layer._modules:
@@ -139,13 +143,16 @@ def adapter_macs(plan: Plan, model: nn.Module) -> int:
         plan: says how often each layer is applied.
         model: that was made for it.
     """
-    modules = dict(bare(model).named_modules())
-    adapters = ((x, adapter_of(modules[x.name])) for x in plan.layers if x.name in modules)
-    return sum(
-        layer.positions * sum(p.numel() for p in adapter.parameters())
-        for layer, adapter in adapters
-        if adapter
-    )
+    positions = {layer.name: layer.positions for layer in plan.layers}
+    found = 0
+    for path, module in bare(model).named_modules():
+        if (adapter := adapter_of(module)) is None:
+            continue
+        layer = path  # of the plan; branches and factors lie inside one
+        while layer and layer not in positions:
+            layer = layer.rpartition(".")[0]
+        found += positions.get(layer, 0) * sum(p.numel() for p in adapter.parameters())
+    return found
 
 
 def _chosen(model: nn.Module, layers: Collection[str]) -> dict[str, nn.Module]:

@@ -13,12 +13,12 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
-from iftplan.base.arguments import check_arguments
+from iftplan.base.arguments import check_arguments, names_in, one_of
 from iftplan.base.errors import InputError, StaleError
 from iftplan.nn.application.pruning.scores import keep_largest_, magnitudes
 from iftplan.nn.export.weights import weights_in
@@ -27,6 +27,7 @@ from iftplan.nn.masks.masked_weights import (
     SUFFIX,
     MaskedWeight,
     enforce_,
+    is_mask,
     masked_weights,
     register_mask_,
     remove_mask_,
@@ -81,13 +82,13 @@ def load_(
         masks: for all layers, or by name or glob, the first that fits. "keep": masks come with the weights; where the
             state has none, or one of another size, the largest weights stay, as many as the model's mask keeps. "own":
             the model's mask stays as it is. "drop": the layer's mask is removed. A model without masks takes those of
-            the state.
+            the state, but for layers that are to have their own or none.
         dense_start: whether weights off the masks keep their values, and masks without a counterpart stay as they are,
             for methods that begin with every weight.
 
     Raises:
-        InputError: the state is a checkpoint of several parts, a name in `fresh` or `masks` fits nothing, or the model is
-            on the meta device.
+        InputError: the state is a checkpoint of several parts, a name in `fresh` or `masks` fits nothing, a choice in
+            `masks` is none, or the model is on the meta device.
         StaleError: a tensor that is not `fresh` has no counterpart of its shape; nothing was changed.
 
     Example:
@@ -97,6 +98,8 @@ def load_(
         ('1.weight', '1.bias')
     """
     inner = bare(model)
+    fresh = names_in("fresh", fresh)
+    choices = {glob: _policy(choice) for glob, choice in _by_name(masks).items()}
     given = weights_in(Path(state)) if isinstance(state, str | Path) else state
     _refuse_nested(given)
     whole = inner.state_dict()
@@ -104,11 +107,10 @@ def load_(
         raise InputError(
             f"the {type(model).__name__} is on the meta device and holds no values that could be loaded into; build it on another (device='cpu')."
         )
-    own = {name: tensor for name, tensor in whole.items() if not _is_mask(name, tensor, whole)}
-    named = _own_names({k: v for k, v in given.items() if k != "n_averaged"}, own)
-    theirs = {name: tensor for name, tensor in named.items() if _is_mask(name, tensor, {**whole, **named})}
+    own = {name: tensor for name, tensor in whole.items() if not is_mask(name, tensor, whole)}
     spared = [name for name in own if any(lies_within(name, glob) for glob in fresh)]
-    choices = {"*": masks} if isinstance(masks, str) else dict(masks)
+    named = _own_names({k: v for k, v in given.items() if k != "n_averaged"}, own, spared)
+    theirs = {name: tensor for name, tensor in named.items() if is_mask(name, tensor, {**whole, **named})}
     weights = list(masked_weights(inner))
     if not weights:
         weights = _masked_by(inner, theirs)
@@ -142,18 +144,29 @@ def _refuse_idle(globs: Collection[str], names: Collection[str], argument: str) 
             )
 
 
-def _is_mask(name: str, tensor: Tensor, beside: Mapping[str, Tensor]) -> bool:
-    """Whether a tensor is the mask of a weight, and no buffer of the network's own that is called so."""
-    weight = beside.get(_weight(name)) if name.endswith(SUFFIX) and tensor.dtype is torch.bool else None
-    return weight is not None and weight.shape == tensor.shape
+def _policy(choice: object) -> MaskPolicy:
+    return cast(MaskPolicy, one_of("masks", choice, get_args(MaskPolicy)))
 
 
-def _own_names(state: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
-    """The state under the model's names: a prefix before all of its names, or of the model's, is seen through."""
+def _by_name(masks: MaskPolicy | Mapping[str, MaskPolicy]) -> Mapping[str, MaskPolicy]:
+    return {"*": masks} if isinstance(masks, str) else masks
+
+
+def _own_names(
+    state: Mapping[str, Tensor], own: Collection[str], spared: Collection[str]
+) -> dict[str, Tensor]:
+    """The state under the model's names: a prefix before all of its names, or of the model's, is seen through.
+
+    Args:
+        state: by the names that it has.
+        own: the model's names.
+        spared: those that keep their values, for whose sake no prefix is there.
+    """
     plain = {name.replace("_orig_mod.", ""): value for name, value in state.items()}
     known = set(own)
+    wanted = [name for name in own if name not in set(spared)]
     removed = Counter(prefix for name in plain for prefix, rest in _splits(name) if rest in known)
-    added = Counter(prefix for name in known for prefix, rest in _splits(name) if rest in plain)
+    added = Counter(prefix for name in wanted for prefix, rest in _splits(name) if rest in plain)
     most_removed, most_added = (
         max(found.items(), key=lambda x: x[1], default=("", 0)) for found in (removed, added)
     )
@@ -247,7 +260,7 @@ def _settle_(
             if held:
                 remove_mask_(weight)
                 dropped.append(weight.name)
-        elif not held and weight.name not in spared:
+        elif not held and choice == "keep" and weight.name not in spared:
             assert given is not None
             register_mask_(weight, given.to(weight.parameter.device, copy=True), weight.structure)
         elif held and choice == "keep" and weight.name not in spared:

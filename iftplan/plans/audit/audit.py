@@ -12,6 +12,7 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from iftplan.base.arguments import names_in
 from iftplan.base.errors import MeasureError
 from iftplan.base.units import count, decimal, parse_count, percent
 from iftplan.masks import AttentionPattern, parse_attention
@@ -438,7 +439,8 @@ class Reference:
         Raises:
             MeasureError: not all of it could be measured.
         """
-        uncalled = [module for module in table.uncalled if module not in may_stay_uncalled]
+        allowed = names_in("may_stay_uncalled", may_stay_uncalled)
+        uncalled = [module for module in table.uncalled if module not in allowed]
         if table.unknown or uncalled:
             why = (
                 *(unknown_sentence(*item) for item in table.unknown.items()),
@@ -579,11 +581,12 @@ def layer_macs(table: CountTable, nonzeros: Mapping[str, Fraction]) -> dict[str,
 
 def _with_unknowns(report: AuditReport, table: CountTable, may_stay_uncalled: Collection[str]) -> AuditReport:
     """What nobody vouches for is a problem; what somebody does becomes an assumption."""
-    silent = tuple(f"{m} was not called, as allowed" for m in table.uncalled if m in may_stay_uncalled)
+    allowed = names_in("may_stay_uncalled", may_stay_uncalled)
+    silent = tuple(f"{m} was not called, as allowed" for m in table.uncalled if m in allowed)
     return replace(
         report,
         unknown_ops=table.unknown,
-        uncalled_modules=tuple(m for m in table.uncalled if m not in may_stay_uncalled),
+        uncalled_modules=tuple(m for m in table.uncalled if m not in allowed),
         assumptions=(*report.assumptions, *silent),
     )
 

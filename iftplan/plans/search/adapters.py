@@ -15,8 +15,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Final, Literal
+from typing import Final, Literal, cast
 
+from iftplan.base.arguments import names_in, one_of
 from iftplan.base.errors import InputError
 from iftplan.masks.cardinality import log2_choose
 
@@ -55,13 +56,20 @@ def placements(blocks: int, kinds: Iterable[Kind] = KINDS) -> tuple[Placement, .
         blocks: that have one width.
         kinds: of connections.
 
+    Raises:
+        InputError: a kind that is none.
+
     Example:
         >>> len(placements(12)), len(placements(12, ["usual"])), len(placements(12, ["long-range"]))
         (144, 12, 66)
     """
-    wanted = frozenset(kinds)
+    wanted = frozenset(_kinds(kinds))
     pairs = (Placement(i, j) for i in range(blocks) for j in range(blocks))
     return tuple(one for one in pairs if one.kind in wanted)
+
+
+def _kinds(given: Iterable[Kind]) -> tuple[Kind, ...]:
+    return tuple(cast("Kind", one_of("kinds", name, KINDS)) for name in names_in("kinds", given))
 
 
 def placement_bits(blocks: int, adapters: int, kinds: Iterable[Kind] = KINDS) -> float:
@@ -79,7 +87,7 @@ def placement_bits(blocks: int, adapters: int, kinds: Iterable[Kind] = KINDS) ->
         >>> round(placement_bits(12, 2), 3)  # of 144·143/2 choices
         13.33
     """
-    return log2_choose(_enough(blocks, adapters, tuple(kinds)), adapters)
+    return log2_choose(_enough(blocks, adapters, _kinds(kinds)), adapters)
 
 
 def adapter_weights(width: int, rank: int, adapters: int = 1) -> int:

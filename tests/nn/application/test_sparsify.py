@@ -208,3 +208,12 @@ def test_no_layer_is_left_without_a_weight() -> None:
     model = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 64))
     with pytest.raises(ift.InfeasibleError, match=r"leaves no weight of 0, and nothing would pass through"):
         inn.sparsify(model, 0.95, keep_dense="none")
+    with pytest.raises(ift.InfeasibleError, match=r"leaves no weight of 0, and nothing would pass through"):
+        inn.sparsify(model, 0.95, keep_dense="none", inputs="1x2")
+
+
+def test_a_network_whose_layers_are_all_kept_dense_is_refused_with_inputs_too() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    for inputs in (None, "1x8"):
+        with pytest.raises(ift.InputError, match="keep_dense leaves nothing to mask"):
+            inn.sparsify(model, "3/4", inputs=inputs)

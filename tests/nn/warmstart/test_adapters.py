@@ -185,3 +185,30 @@ def test_a_square_weight_that_lies_inputs_first_is_merged_so() -> None:
     torch.testing.assert_close(found["0.weight"], model[0].weight)
     again = nn.add_adapters_(tnn.Sequential(Conv1D(8, 8)), 2, layers=["0"])
     again.load_state_dict({name: value for name, value in state.items() if "transposed" not in name})
+
+
+def test_adapters_beside_branches_and_factors_are_in_the_ledger() -> None:
+    for family in ("parallel", "factorized"):
+        plan = ift.plan("zoo:digits-cnn", family, "3/4")
+        network = nn.add_adapters_(nn.apply(plan, nn.build(plan.model)), 2)
+        positions = {layer.name: layer.positions for layer in plan.layers}
+        by_hand = 0
+        for path, module in network.named_modules():
+            if path.endswith(".adapter"):
+                owner = next(name for name in positions if f"{path}.".startswith(f"{name}."))
+                by_hand += positions[owner] * sum(p.numel() for p in module.parameters())
+        assert adapter_macs(plan, network) == by_hand > 0
+
+
+def test_a_layer_with_an_adapter_may_be_called_by_name() -> None:
+    model = nn.add_adapters_(tnn.Sequential(tnn.Linear(4, 3)), 2, layers="0")
+    x = torch.randn(5, 4)
+    assert torch.equal(model[0](input=x), model(x))
+    nn.merge_adapters_(model)
+    assert not model[0]._forward_hooks_with_kwargs
+
+
+def test_a_masked_layer_without_a_weight_of_its_own_is_named() -> None:
+    model = nn.sparsify(tnn.TransformerEncoderLayer(16, 2), 0.5, keep_dense="none")
+    with pytest.raises(InputError, match="self_attn: there is no adapter for a MultiheadAttention"):
+        nn.add_adapters_(model, 2)

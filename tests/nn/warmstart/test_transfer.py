@@ -237,3 +237,37 @@ def test_fresh_layers_of_a_model_without_masks_stay_dense() -> None:
     nn.load_(plain, sparse.state_dict(), fresh=["2"])
     assert torch.equal(plain.get_parameter("2.weight"), before)
     assert [weight.name for weight in nn.masked_weights(plain)] == ["0.weight"]
+
+
+def test_names_may_be_one_string_and_choices_are_checked() -> None:
+    torch.manual_seed(0)
+    model = tnn.Sequential(*(tnn.Linear(3, 3) for _ in range(13)))
+    trained = {name: torch.zeros_like(value) for name, value in model.state_dict().items()}
+    assert nn.load_(model, trained, fresh="11").fresh == ("11.weight", "11.bias")
+    assert not model[1].get_parameter("weight").any() and model[11].get_parameter("weight").any()
+    masked = nn.sparsify(tnn.Sequential(tnn.Linear(8, 8)), "1/2", keep_dense="none")
+    wrong: Any = {"0": "Dorp"}
+    with pytest.raises(InputError, match="Did you mean 'drop'"):
+        nn.load_(masked, masked.state_dict(), masks=wrong)
+    capital: Any = {"0": "Drop"}
+    assert nn.load_(masked, masked.state_dict(), masks=capital).dropped == ("0.weight",)
+
+
+def test_a_model_without_masks_keeps_none_where_it_is_to_have_its_own() -> None:
+    masked = nn.sparsify(tnn.Sequential(tnn.Linear(8, 8)), "1/2", keep_dense="none")
+    dense = tnn.Sequential(tnn.Linear(8, 8))
+    nn.load_(dense, masked.state_dict(), masks="own")
+    assert not list(nn.masked_weights(dense))
+    nn.load_(dense, masked.state_dict())
+    assert len(list(nn.masked_weights(dense))) == 1
+
+
+@pytest.mark.parametrize("fresh", ["encoder_q", "encoder_k"])
+def test_a_prefix_is_that_of_what_is_not_fresh(fresh: str) -> None:
+    """Two encoders of one kind fit a state alike."""
+    one = tnn.Linear(4, 3)
+    model = tnn.ModuleDict({"encoder_k": tnn.Linear(4, 3), "encoder_q": tnn.Linear(4, 3)})
+    (other,) = {"encoder_k", "encoder_q"} - {fresh}
+    nn.load_(model, one.state_dict(), fresh=[fresh])
+    assert torch.equal(model[other].get_parameter("weight"), one.weight)
+    assert not torch.equal(model[fresh].get_parameter("weight"), one.weight)

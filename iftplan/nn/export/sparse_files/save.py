@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +15,7 @@ from iftplan.nn.execution.compaction import expand_
 from iftplan.nn.execution.layers import CompactLayer
 from iftplan.nn.export.sparse_files.contents import Contents, same_tensors
 from iftplan.nn.export.sparse_files.stored_weight import stored_weight
-from iftplan.nn.masks.masked_weights import SUFFIX, MaskedWeight, masked_weights
+from iftplan.nn.masks.masked_weights import SUFFIX, MaskedWeight, is_mask, masked_weights
 from iftplan.nn.masks.shards import is_sharded
 from iftplan.nn.meta.copies import deep_copy
 from iftplan.nn.meta.wrappers import bare
@@ -52,7 +52,7 @@ def save_sparse(model: nn.Module, path: str | Path, *, dtype: torch.dtype | None
     if any(isinstance(module, CompactLayer) for module in inner.modules()):
         inner = expand_(deep_copy(inner))
     state = _state(inner)
-    masks = {name for name in state if _is_mask(name, state)}
+    masks = {name for name, tensor in state.items() if is_mask(name, tensor, state)}
     plain = {name: tensor for name, tensor in state.items() if name not in masks}
     shared = same_tensors(dict(sorted(plain.items(), key=lambda item: item[0] + SUFFIX not in masks)))
     weights = {}
@@ -89,13 +89,6 @@ def _state(model: nn.Module) -> dict[str, Tensor]:
                 f"{name} is a tensor of layout {value.layout}; save the model before it is converted."
             )
     return state
-
-
-def _is_mask(name: str, state: Mapping[str, Tensor]) -> bool:
-    weight = state.get(name.removesuffix(SUFFIX))
-    return (name.endswith(SUFFIX) and state[name].dtype is torch.bool and weight is not None) and (
-        weight.shape == state[name].shape
-    )
 
 
 def _sparse(model: nn.Module) -> Iterator[tuple[str, MaskedWeight, Tensor | None]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from iftplan.base.errors import InputError
+from iftplan.base.units import parse_tolerance
 from iftplan.cli.options import split
 from iftplan.masks import parse_mask
 from iftplan.masks.distributions import Distribution
@@ -63,6 +64,7 @@ class Choices:
         Raises:
             InputError: says which.
         """
+        parse_tolerance(self.tolerance)
         if self.curve and out:
             raise InputError(
                 "--out and --save take one pruned network, and --curve makes many. Prune again at the sparsity that you choose, without --curve."

@@ -84,6 +84,8 @@ def judge_of(trained: Trained, chosen: Choices) -> Judge | None:
     from iftplan.runs.settings import DataConfig
 
     settings = trained.data
+    if not chosen.data and not chosen.curve and set(chosen.methods) == {"magnitude"}:
+        return None  # which looks at weights alone, wherever the run's data are
     if chosen.data:
         settings = replace(settings or DataConfig(), path=chosen.data, kind="auto")
     if settings is None:

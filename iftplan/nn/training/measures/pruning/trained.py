@@ -18,6 +18,7 @@ from iftplan.nn.sources import build
 from iftplan.nn.training.from_checkpoint import checkpoint_at, evaluated_weights
 from iftplan.nn.training.measures.activity import network_with_values
 from iftplan.nn.training.records.state_check import loading
+from iftplan.nn.warmstart.adapters import merged
 from iftplan.nn.warmstart.transfer import load_
 from iftplan.runs.document import parse_run
 from iftplan.runs.records import parse_record
@@ -54,7 +55,7 @@ def trained_run(path: Path, source: str, say: Callable[[str], None]) -> Trained:
     network = build(source, device="cpu")
     try:
         with loading(str(path)):
-            densify_(load_masked_(network, evaluated_weights(state)))
+            densify_(load_masked_(network, merged(evaluated_weights(state))))
     except StaleError as error:
         raise InputError(
             f"{path} holds another network than {source}, the dense model of its plan: it was trained at the plan's widths, branches or ranks. Prune a run of the method dense."
