@@ -27,13 +27,13 @@ def parse_vouched(given: Sequence[str]) -> dict[str, VouchedCost]:
     """Read costs that a user vouches for: operator → cost.
 
     Raises:
-        InputError: not of the form.
+        InputError: not of the form, or an operator has two costs.
 
     Example:
         >>> parse_vouched(["my::scan=64*out+1000"])
         {'my::scan': VouchedCost(per_call=1000, per_output=64)}
     """
-    found = {}
+    found: dict[str, VouchedCost] = {}
     for text in given:
         match = _FORM.fullmatch(text)
         both = match and match["per_output"] and match["per_call"]
@@ -41,5 +41,7 @@ def parse_vouched(given: Sequence[str]) -> dict[str, VouchedCost]:
             raise InputError(
                 f"`allow`: {text!r} is not NAME=MACS_PER_CALL; write a whole number, as in my::operator=0, or count its output elements, as in my::operator=64*out."
             )
-        found[match["name"]] = VouchedCost(int(match["per_call"] or 0), int(match["per_output"] or 0))
+        cost = VouchedCost(int(match["per_call"] or 0), int(match["per_output"] or 0))
+        if found.setdefault(match["name"], cost) != cost:
+            raise InputError(f"`allow`: {match['name']} has two costs; give the one that is meant.")
     return found

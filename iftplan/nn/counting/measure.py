@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -49,13 +50,33 @@ def measure(
     check_ties(model)
     inputs = given_inputs(inputs, model)
     model = materialise(model, inputs)
-    counter = _engine(engine, {**OPERATORS, **operators})
+    met: set[str] = set()
+    vouched = {
+        name: replace(one, macs=partial(_noted, met, name, one.macs)) for name, one in operators.items()
+    }
+    known = {**OPERATORS, **vouched}
+    counter = _engine(engine, known)
     given = ", ".join(map(str, inputs)) or "no inputs"
     counting = "" if engine == "meta" else f" and counted by {engine}"
     called = f"{type(model).__name__} could not be run on {given}{counting}"
     seen = look_as_needed(model, inputs, counter.count, _assumed, called)
-    supplied = tuple(f"{name} was counted with the cost that you gave." for name in operators)
-    return replace(seen.result, assumptions=(*seen.result.assumptions, *seen.assumed, *supplied))
+    supplied = tuple(
+        f"{name} was counted with the cost that you gave."
+        if name in met
+        else f"{name}, whose cost you gave, was not called."
+        for name in operators
+    )
+    table, uncalled = seen.result, seen.result.uncalled
+    if engine != "meta":  # others do not notice what runs without a product
+        everything = look_as_needed(model, inputs, _engine("meta", known).count, _assumed, called)
+        uncalled = everything.result.uncalled
+    return replace(table, uncalled=uncalled, assumptions=(*table.assumptions, *seen.assumed, *supplied))
+
+
+def _noted(met: set[str], name: str, macs: Callable[[Any, Any], int], arguments: Any, output: Any) -> int:
+    """MACs of a call of an operator that the user vouches for, which is noted."""
+    met.add(name)
+    return macs(arguments, output)
 
 
 def data_of(table: CountTable) -> Data:

@@ -227,7 +227,10 @@ class _Whole(FactoriesOnMeta):
         result = super().__torch_function__(func, types, args, kwargs)
         if (whole := summed_products(func, args, kwargs or {}, result)) is not None:
             _, macs, operands = whole
-            self.net.add(macs, macs * sum(map(_trained, operands)))
+            if not torch.is_grad_enabled():
+                self.net.ledger.assume(WITHOUT_GRADIENTS)
+            trained = sum(map(_trained, operands)) if torch.is_grad_enabled() else 0
+            self.net.add(macs, macs * trained)
         return result
 
 

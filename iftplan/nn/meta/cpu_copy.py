@@ -16,6 +16,7 @@ from iftplan.models.spec import InputSpec
 from iftplan.nn.meta.copies import copy_model, is_scripted, on_cpu
 from iftplan.nn.meta.inputs import dtype_of
 from iftplan.nn.meta.origins import origin
+from iftplan.nn.meta.sparse_tensors import stored_values
 from iftplan.nn.torch_internals import TorchDispatchMode, storage_address, tree_leaves, tree_map
 
 LIMIT: Final = 4 << 30
@@ -139,6 +140,8 @@ def _drawn(model: nn.Module) -> nn.Module:
 
 
 def _bytes(tensor: Tensor) -> int:
+    if tensor.layout is not torch.strided:  # indices are as many bytes as values, or more
+        return 3 * stored_values(tensor) * max(8, tensor.element_size())
     return tensor.numel() * tensor.element_size()
 
 

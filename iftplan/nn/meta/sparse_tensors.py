@@ -67,9 +67,9 @@ def sparse_on_meta(tensor: Tensor) -> Tensor:
 
 
 def sparse_product(name: str, args: Sequence[Any]) -> Tensor | None:
-    """The dense result of one of `PRODUCTS` on the meta device; None where no operand is sparse."""
+    """The dense result of one of `PRODUCTS` on the meta device; None where no operand is sparse, or all have values."""
     a, b = args[PRODUCTS[name] : PRODUCTS[name] + 2]
-    if a.layout is torch.strided and b.layout is torch.strided:
+    if (a.layout is torch.strided and b.layout is torch.strided) or not (a.is_meta or b.is_meta):
         return None
     return empty((*a.shape[:-1], *b.shape[1:]), a.dtype)
 

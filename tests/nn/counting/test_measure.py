@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
-from iftplan.base.errors import InputError, MeasureError
+from iftplan.base.errors import IftplanError, InputError, MeasureError
+from iftplan.models.allowances import VouchedCost, parse_vouched
 from iftplan.models.counting import Contraction, CountTable, cross_check
 from iftplan.models.spec import InputSpec
 from iftplan.nn.counting.measure import measure
+from iftplan.nn.counting.operators.allowed import vouched_operators
 from iftplan.nn.counting.operators.einsum import einsum_macs
 from iftplan.nn.counting.operators.registry import Operator
 from iftplan.nn.masks.nonzeros import nonzeros
@@ -288,3 +290,102 @@ def test_einsum_costs_the_products_that_torch_performs(case: tuple[str, list[tup
     assert measure(Einsum(), specs).macs == performed
     if not torch.backends.opt_einsum.is_available() or len(shapes) == 2:
         assert einsum_macs(equation, shapes) == performed
+
+
+class Spare(nn.Module):
+    """A module that nobody calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.spare = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.used(x)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_tells_of_modules_that_the_pass_does_not_use(engine: str) -> None:
+    assert measure(Spare(), [InputSpec((2, 4))], engine=engine).uncalled == ("spare",)
+
+
+@torch.library.custom_op("counted::fill", mutates_args=("out",))
+def fill(x: Tensor, out: Tensor) -> None:
+    out.copy_(x)
+
+
+@fill.register_fake
+def _(x: Tensor, out: Tensor) -> None:
+    return None
+
+
+class Filling(nn.Module):
+    """An operator that returns nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = torch.empty_like(x)
+        torch.ops.counted.fill(x, out)
+        return self.linear(out)
+
+
+@pytest.mark.parametrize("engine", ["meta", "flop_counter"])
+def test_an_operator_without_a_result_has_the_cost_that_is_given(engine: str) -> None:
+    specs = [InputSpec((2, 4))]
+    for macs in (0, 7):
+        allowed = vouched_operators({"counted::fill": VouchedCost(macs), "no::such": VouchedCost(1)})
+        table = measure(Filling(), specs, engine=engine, operators=allowed)
+        assert (table.macs, table.unknown) == (2 * 16 + macs, {})
+        assert "counted::fill was counted with the cost that you gave." in table.assumptions
+        assert "no::such, whose cost you gave, was not called." in table.assumptions
+    per_element = vouched_operators({"counted::fill": VouchedCost(0, 64)})
+    with pytest.raises(IftplanError, match="returns no tensor"):
+        measure(Filling(), specs, engine=engine, operators=per_element)
+
+
+def test_one_operator_has_one_cost() -> None:
+    assert parse_vouched(["my::op=5", "my::op=5"]) == {"my::op": VouchedCost(5)}
+    with pytest.raises(InputError, match="my::op has two costs"):
+        parse_vouched(["my::op=0", "my::op=5"])
+
+
+class SparseAndData(nn.Module):
+    """Messages along the edges of a graph, of which those that are positive are read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("edges", torch.eye(6).to_sparse())
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.get_buffer("edges") @ x
+        return self.linear(h[h.sum(1) > 0])
+
+
+def test_sparse_products_are_counted_in_a_pass_on_values_too() -> None:
+    table = measure(SparseAndData(), [InputSpec((6, 8))])
+    rows = table.macs - 6 * 8
+    assert rows % 64 == 0 and 0 < rows <= 6 * 64
+    assert table.unknown == {}
+
+
+class StackOfGraphs(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        there = x.sum(1).gt(0).nonzero()  # which needs values
+        edges = torch.stack([torch.eye(6)] * 3).to_sparse()
+        return torch.bmm(edges, x) * len(there)
+
+
+def test_a_stack_of_sparse_matrices_costs_each_value_once_for_each_column() -> None:
+    assert measure(StackOfGraphs(), [InputSpec((3, 6, 5))]).macs == 3 * 6 * 5
+
+
+def test_a_weight_in_int8_may_meet_an_input_in_bfloat16() -> None:
+    class Packed(nn.Module):
+        def forward(self, x: Tensor, weight: Tensor, scales: Tensor) -> Tensor:
+            return torch.ops.aten._weight_int8pack_mm(x, weight, scales)
+
+    specs = [InputSpec((4, 32), "bfloat16"), InputSpec((16, 32), "int8"), InputSpec((16,), "bfloat16")]
+    assert measure(Packed(), specs).macs == 4 * 16 * 32

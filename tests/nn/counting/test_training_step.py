@@ -291,3 +291,15 @@ def test_activation_memory_is_what_autograd_keeps_and_no_parameter() -> None:
     assert saved.bytes == 4 * 5 * (8 + 16)
     frozen(model, "0", "2")
     assert measure_step(model, "5x8").activation_bytes == 0
+
+
+def test_cosines_without_gradients_have_none() -> None:
+    def forward(layer: nn.Module, x: Tensor) -> Tensor:
+        h = layer(x)
+        with torch.no_grad():
+            s = F.cosine_similarity(h, x)
+        return h * s[:, None]
+
+    cost = measure_step(run(forward, nn.Linear(8, 8))(), [InputSpec((4, 8))])
+    assert (cost.forward, cost.backward) == (4 * 64 + 4 * 8, 4 * 64)
+    assert any("torch.no_grad" in note for note in cost.assumptions)

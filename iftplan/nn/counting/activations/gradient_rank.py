@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from iftplan.base.arguments import check_arguments
 from iftplan.base.errors import InputError
+from iftplan.base.suggestions import did_you_mean
 from iftplan.nn.meta.called_input import called_input
 from iftplan.plans.search.adapters import KINDS, Kind, Placement, placements
 
@@ -43,8 +44,14 @@ def gradient_ranks(
     read: dict[str, list[Tensor]] = {}
     wrote: dict[str, list[Tensor]] = {}
     hooks = []
+    modules = dict(model.named_modules())
     for path in blocks:
-        block = model.get_submodule(path)
+        if path not in modules:
+            raise InputError(
+                f"the {type(model).__name__} has no module {path!r}.{did_you_mean(path, modules, cutoff=0.4)}"
+            )
+    for path in blocks:
+        block = modules[path]
         hooks.append(block.register_forward_pre_hook(partial(_note_input, read, path), with_kwargs=True))
         hooks.append(block.register_forward_hook(partial(_note_output, wrote, path)))
     try:

@@ -145,7 +145,8 @@ def _supplied(
             ledger.unknown[name] += 1
             return 0
         operands = [args[k] for k in operator.operands if k < len(args)]
-        refuse_mixed_dtypes(operator.name, operands)
+        if OPERATORS.get(name) is operator:
+            refuse_mixed_dtypes(operator.name, operands)
         ledger.contraction(operator.name, macs, *operands)
         ledger.assume(f"torch's FlopCounterMode {why} {name}; the formula of iftplan was used")
         return 2 * macs

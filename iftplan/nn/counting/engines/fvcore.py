@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -122,6 +122,12 @@ class FvcoreEngine:
         return table
 
 
+_OURS: Final = frozenset(OPERATORS.values())
+"""Operators whose operands have one type."""
+_NOTHING: Final[Any] = None
+"""In the place of a result's shape, where there is no result."""
+
+
 class _Runner(nn.Module):
     """The model as the tracer wants it: positional tensors in, a tuple of tensors out.
 
@@ -195,15 +201,17 @@ class _Graph:
         """A handle for fvcore that also writes the call into the ledger."""
 
         def count(inputs: list[Any], outputs: list[Any]) -> int:
-            macs = operator.cost([_plain(v) for v in inputs], _plain(outputs[0]))
+            macs = operator.cost([_plain(v) for v in inputs], _plain(outputs[0]) if outputs else _NOTHING)
+            node = (outputs or inputs)[0].node()
             if macs is None:
-                self._ledger.unknown[outputs[0].node().kind()] += 1
+                self._ledger.unknown[node.kind()] += 1
                 return 0
-            scope = outputs[0].node().scopeName().split("/")[-1]
+            scope = node.scopeName().split("/")[-1] if outputs else ""
             self._ledger.stack[-1] = self._modules[scope] if scope != "" else None
             operands = [inputs[k] for k in operator.operands if k < len(inputs)]
             tensors = (value.type() for value in operands if value.type().kind() == "TensorType")
-            refuse_dtypes(operator.name, {tensor.dtype() for tensor in tensors} - {None})
+            if operator in _OURS:
+                refuse_dtypes(operator.name, {tensor.dtype() for tensor in tensors} - {None})
             names = (self._parameter(value) for value in operands)
             self._ledger.add(operator.name, macs, next((name for name in names if name), None))
             return macs

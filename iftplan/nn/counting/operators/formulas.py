@@ -60,7 +60,9 @@ def _sparse_product(a: Shape, b: Shape) -> int:
             "the cost of a product of two sparse tensors depends on where their values are, not on shapes alone; "
             "make one of them dense."
         )
-    return a.nnz * prod(b[1:]) if isinstance(a, SparseShape) else prod(a[:-1]) * getattr(b, "nnz", 0)
+    if isinstance(a, SparseShape):  # each of its values meets every column, in the sample that it is of
+        return a.nnz * prod(b[1:] if len(a) == 2 else b[-1:])
+    return prod(a[:-1] if len(b) == 2 else a[-2:-1]) * getattr(b, "nnz", 0)
 
 
 def convolution(x: Shape, weight: Shape, output: Shape, *, transposed: bool = False) -> int:

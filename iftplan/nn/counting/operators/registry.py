@@ -216,7 +216,8 @@ OPERATORS: Final[Operators] = MappingProxyType(
     | {f"aten::{name}": Operator("convolution", _forward_convolution) for name in _CONVOLUTIONS}
     | {"torchvision::deform_conv2d": Operator("deform_conv2d", _forward_convolution)}
     | {f"aten::{name}": Operator("convolution", _transposed_convolution) for name in _TRANSPOSED_CONVOLUTIONS}
-    | {f"aten::{name}": Operator("linear", _rows) for name in _QUANTIZED_LINEARS}
+    # the weight alone: it has another type than what it is multiplied with
+    | {f"aten::{name}": Operator("linear", _rows, (1,)) for name in _QUANTIZED_LINEARS}
     | {
         f"aten::{name}": Operator("cdist", lambda i, o: f.distances(i[0], i[1]))
         for name in ("cdist", "_cdist_forward", "_euclidean_dist")

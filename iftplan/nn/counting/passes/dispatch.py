@@ -118,7 +118,8 @@ class DispatchNet(DatalessAnswers):  # type: ignore[no-untyped-call]
         macs = operator.cost([to_shapes(a) for a in args], to_shapes(first)) if operator else None
         if operator is not None and macs is not None:
             operands = [args[k] for k in operator.operands if k < len(args)]
-            refuse_mixed_dtypes(operator.name, operands)
+            if OPERATORS.get(name) is operator:  # of another operator, nothing is known about its operands
+                refuse_mixed_dtypes(operator.name, operands)
             if name == "iftplan::block_attention":
                 self.ledger.attend(None)
             self.ledger.contraction(self.caller or operator.name, macs, *operands)

@@ -98,3 +98,10 @@ def test_blocks_may_be_called_by_name() -> None:
     assert gradient_ranks(model, BLOCKS, named) == gradient_ranks(
         model, BLOCKS, lambda: (model(x) - target).square().sum()
     )
+
+
+def test_a_path_that_is_none_is_named_and_leaves_no_hooks() -> None:
+    model, (x, target) = blocks(), batch()
+    with pytest.raises(InputError, match="no module '9'"):
+        gradient_ranks(model, ["0", "9"], lambda: (model(x) - target).square().sum())
+    assert not model[0]._forward_hooks and not model[0]._forward_pre_hooks
