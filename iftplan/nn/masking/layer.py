@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from iftplan.masks import MaskStructure, Unstructured
 from iftplan.nn.masks.spread import Spread
-from iftplan.nn.masks.top_k import EXCLUDED, first, top_k_mask
+from iftplan.nn.masks.top_k import first, top_k_mask
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,11 +103,12 @@ class Layer:
         last = (
             scores.masked_fill(~chosen, scores.max()).amin(1).view(self.experts, -1)
         )  # excluded ones are lost first
-        above = (
-            last.to(torch.promote_types(last.dtype, torch.float32)) - EXCLUDED
-        )  # in bfloat16, small losses would be one number
-        whole = top_k_mask(above, (len(scores) - self.short) // self.experts).view(-1, 1)
-        return top_k_mask(scores, units - 1) | (chosen & whole)
+        ranks = last.argsort(dim=1, descending=True, stable=True).argsort(
+            dim=1
+        )  # however small the losses are
+        whole = (ranks < (len(scores) - self.short) // self.experts).view(-1, 1)
+        short: Tensor = top_k_mask(scores, units - 1) | (chosen & whole)
+        return short
 
 
 @dataclass(frozen=True, slots=True, eq=False)

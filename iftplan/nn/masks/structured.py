@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -71,8 +72,8 @@ class Masks(ABC, Generic[S]):
             "with static, ste or srste."
         )
 
-    def ablated(self, rows: Tensor) -> bool:
-        """Whether units that are kept, (rows, units), are a mask in training of which some rows were given up."""
+    def ablated(self, rows: Callable[[], Tensor]) -> bool:
+        """Whether units that are kept, (rows, units), are a mask in training of which some rows were given up; asked for where it may be."""
         return False
 
 

@@ -85,7 +85,7 @@ def view_of(weight: MaskedWeight, structure: MaskStructure) -> View:
         return _spread_view(weight, structure)
     masks = masks_of(structure)
     view = View(weight, masks.layout(weight.experts), structure)
-    if view.holds() or masks.ablated(view.mask_rows()):
+    if view.holds() or masks.ablated(view.mask_rows):
         _check_edges(weight, structure)
         kept = int(weight.mask.count_nonzero())
         return replace(view, short=structure.short(_shape(weight) * weight.experts, kept))
@@ -166,7 +166,7 @@ def is_of(structure: MaskStructure, weight: MaskedWeight) -> bool:
         layout = masks.layout(weight.experts)
     except InputError:  # no algorithm chooses it row by row, so none gives up a row
         return False
-    return masks.ablated(View(weight, layout, structure).mask_rows())
+    return masks.ablated(View(weight, layout, structure).mask_rows)
 
 
 def matrix_view(weight: MaskedWeight, structure: MaskStructure) -> View:

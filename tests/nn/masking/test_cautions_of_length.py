@@ -39,11 +39,19 @@ def test_top_kast_that_ends_before_its_second_choice_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "algorithm", [nn.Gradual(end=1.0), nn.GraNet(end=1.0), nn.Iterative(end=1000), nn.MaskDecay(end=1000)]
+    "algorithm",
+    [
+        *(nn.Gradual(end=1.0), nn.GraNet(end=1.0), nn.Iterative(end=1000), nn.MaskDecay(end=1000)),
+        *(nn.Force(rounds=1000), nn.CAST(end=2000)),
+    ],
 )
 def test_pruning_that_never_arrives_is_told(algorithm: nn.Algorithm) -> None:
     """The last step of a thousand is number 999, and the counts of the plan come with number 1000."""
     assert any("the plan's sparsity is never reached" in text for text in told(algorithm, 1000))
+
+
+def test_a_decay_that_ends_with_the_run_as_in_its_paper_is_not() -> None:
+    assert told(nn.CAST(), 1000) == told(nn.Force(), 1000) == []
 
 
 def test_pruning_that_arrives_is_not() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from iftplan.masks import NM, MaskStructure
 from iftplan.nn.masking.algorithms.base import Asked, Order, RunMethod, Scores
+from iftplan.nn.masking.algorithms.dense_weights.ste import check_refresh
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.nn.masks.top_k import top_k_mask
 
@@ -38,6 +39,10 @@ class SaRA(RunMethod):
     starts_dense = True
     keep_values = True
     crosses_layers = False
+
+    def __post_init__(self) -> None:
+        if self.refresh is not None:
+            check_refresh(self.refresh)
 
     @classmethod
     def of(cls, asked: Asked) -> Self:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Generator, Tensor
 
 from iftplan.masks.structures.fan_in import ConstantFanIn
@@ -30,7 +32,7 @@ class FanInMasks(RowMasks[ConstantFanIn]):
         outputs, inputs = shape
         return subset_of_each(outputs, inputs, nnz // outputs, generator)
 
-    def ablated(self, rows: Tensor) -> bool:
+    def ablated(self, rows: Callable[[], Tensor]) -> bool:
         """Whether some neurons have no weight left, and all others equally many, as SRigL leaves them."""
-        counts = rows.sum(1)
+        counts = rows().sum(1)
         return bool((counts[counts > 0] == counts.max()).all())

@@ -281,3 +281,5 @@ def test_short_rows_are_those_that_lose_least_in_bfloat16_too() -> None:
     scores = torch.tensor([[0.0105, 0.9], [0.0101, 0.9], [0.0103, 0.9]], dtype=torch.bfloat16)
     whole = replace(layer([1.0] * 6, [1] * 6, rows=3, target=2), short=1)
     assert whole.largest(scores, 2).tolist() == [[True, True], [False, True], [True, True]]
+    for scale in (1e-9, 1e-30):  # as scores of gradients are
+        assert whole.largest(scores.double() * scale, 2).tolist() == whole.largest(scores, 2).tolist()

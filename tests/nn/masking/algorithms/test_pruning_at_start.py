@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn, optim
 
 import iftplan as ift
+from iftplan.base.errors import InputError
 from iftplan.masks import Unstructured
 from iftplan.nn import Force, GraSP, Masking, Saliency, SynFlow, masked_weights, sparsify
-from iftplan.nn.masking.algorithms.at_start.ranking import exponentially
+from iftplan.nn.masking.algorithms.at_start.ranking import check_told_apart, exponentially
 from iftplan.nn.masking.algorithms.base import Algorithm
+from iftplan.nn.masking.layer import Layer
 from iftplan.nn.masking.measures.synaptic_flow import Ones, synaptic_flow
 from iftplan.nn.masks.masked_weights import MaskedWeight, register_mask_
 
@@ -373,3 +375,10 @@ def test_synaptic_flow_of_a_network_with_a_batch_and_labels() -> None:
     assert torch.allclose(flow["b.weight"] / flow["b.weight"].max(), whole / whole.max())
     with pytest.raises(ift.InputError, match="token numbers"):
         synaptic_flow(model, weights, Ones.like((torch.tensor([[1, 2]]),), {}))
+
+
+def test_scores_that_are_not_numbers_are_refused() -> None:
+    bad = torch.tensor([[1.0, float("nan")], [2.0, 3.0]])
+    one = Layer("weight", bad.abs(), None, None, bad > 0, 1, torch.Generator())
+    with pytest.raises(InputError, match="are not numbers"):
+        check_told_apart([one], [bad])

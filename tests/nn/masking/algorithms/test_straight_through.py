@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn, optim
 
 import iftplan as ift
+from iftplan import nn as inn
 from iftplan.base.errors import InputError
 from iftplan.nn import (
     CAST,
@@ -511,3 +512,21 @@ def test_the_final_pattern_is_chosen_where_it_begins(refresh: int) -> None:
         optimizer.zero_grad()
     masks.finish()
     assert masks.masks()["0.weight"].view(16, 4, 8).sum(-1).eq(1).all()
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        inn.STE,
+        inn.SRSTE,
+        inn.Transposable,
+        inn.MaskDecay,
+        inn.StructureDecay,
+        inn.CAST,
+        inn.TopKAST,
+        inn.SaRA,
+    ],
+)
+def test_masks_are_not_chosen_more_often_than_every_step(algorithm: Any) -> None:
+    with pytest.raises(InputError, match="at least every 1"):
+        algorithm(refresh=0)

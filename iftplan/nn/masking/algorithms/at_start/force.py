@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -10,6 +10,7 @@ from iftplan.nn.masking.algorithms.at_start.ranking import AtStart, check_rounds
 from iftplan.nn.masking.algorithms.base import Asked, Scores
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.nn.masks.top_k import excluding
+from iftplan.runs.cautions import arrival_cautions
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,15 @@ class Force(AtStart):
         config, default = asked.config, cls()
         regrow = default.regrow if config.regrow is None else config.regrow
         return cls(config.ranking, config.rounds or default.rounds, regrow)
+
+    def cautions(self, steps: int, rate: Callable[[int], float] | None = None) -> list[str]:
+        """Sentence about a run that ends before the last round does.
+
+        Args:
+            steps: of the run.
+            rate: looked at by no method that prunes at the start.
+        """
+        return arrival_cautions(self.rounds, steps)
 
     def due(self, step: int) -> bool:
         """Whether masks change at that step: at the first T."""

@@ -71,7 +71,7 @@ class AtStart(RunMethod):
 
 
 def check_told_apart(layers: Sequence[Layer], scores: Sequence[Tensor]) -> None:
-    """Refuse to choose among weights that all have score 0.
+    """Refuse to choose among weights that all have score 0, or none.
 
     Args:
         layers: the weights.
@@ -81,6 +81,10 @@ def check_told_apart(layers: Sequence[Layer], scores: Sequence[Tensor]) -> None:
         InputError: nothing tells the weights of a layer apart.
     """
     for layer, score in zip(layers, scores, strict=True):
+        if bool(score.isnan().any()):
+            raise InputError(
+                f"scores of {layer.name} are not numbers, so nothing says which weights to keep: its gradients, or theirs, are NaN. Take a method that looks at weights alone, or find the operation (torch.autograd.set_detect_anomaly(True))."
+            )
         untouched = layer.target < layer.units and bool(
             layer.mask.all()
         )  # later rounds may leave a layer without a gradient

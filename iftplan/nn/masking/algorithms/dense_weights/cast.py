@@ -60,13 +60,13 @@ class CAST(StraightThrough):
         return f"CAST chooses N of every M weights of a row, and the masks are {structure}; take transposable for these, or plan {structure.kept}:{structure.of}."
 
     def cautions(self, steps: int, rate: Callable[[int], float] | None = None) -> list[str]:
-        """Sentences about a run that ends before the decay does.
+        """Sentences about a run that ends before the decay does; in the paper it ends with the run.
 
         Args:
             steps: of the run.
             rate: looked at by no method that arrives.
         """
-        return arrival_cautions(self.arrival, steps)
+        return arrival_cautions(self.arrival, steps) if self.arrival > steps else []
 
     @property
     def arrival(self) -> int:

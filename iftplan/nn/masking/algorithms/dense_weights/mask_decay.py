@@ -9,7 +9,7 @@ from typing import Final, Literal, Self, cast
 
 from iftplan.base.errors import InputError
 from iftplan.nn.masking.algorithms.base import Asked
-from iftplan.nn.masking.algorithms.dense_weights.ste import StraightThrough
+from iftplan.nn.masking.algorithms.dense_weights.ste import StraightThrough, check_refresh
 from iftplan.runs.cautions import arrival_cautions
 from iftplan.runs.schedules import known_step, step_at
 
@@ -52,6 +52,7 @@ class MaskDecay(StraightThrough):
     name = "mask-decay"
 
     def __post_init__(self) -> None:
+        check_refresh(self.refresh)
         if self.shape not in ("linear", "exponential"):
             raise InputError(f"masks decay along no {self.shape!r}; shapes are linear and exponential.")
         if self.beta is None and self.end is None:

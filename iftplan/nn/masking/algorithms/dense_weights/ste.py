@@ -9,10 +9,21 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from iftplan.base.errors import InputError
 from iftplan.masks import MaskStructure
 from iftplan.nn.masking.algorithms.base import Asked, Order, RunMethod, Scores
 from iftplan.nn.masking.layer import Change, Layer
 from iftplan.nn.masks.best import choose
+
+
+def check_refresh(refresh: int) -> None:
+    """Refuse to choose masks more often than at every step.
+
+    Raises:
+        InputError: less than one step lies between two choices.
+    """
+    if refresh < 1:
+        raise InputError(f"masks are chosen every {refresh} steps; it has to be at least every 1.")
 
 
 class StraightThrough(RunMethod):
@@ -34,6 +45,9 @@ class StraightThrough(RunMethod):
     pull: float = 0.0
     margin: float | None = None
     decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_refresh(self.refresh)
 
     def due(self, step: int) -> bool:
         """Whether masks are chosen anew at that step: every `refresh` steps, from the first on."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from iftplan.base.errors import InputError
 from iftplan.masks import NM, MaskStructure
 from iftplan.nn.masking.algorithms.base import Asked
-from iftplan.nn.masking.algorithms.dense_weights.ste import StraightThrough
+from iftplan.nn.masking.algorithms.dense_weights.ste import StraightThrough, check_refresh
 from iftplan.nn.masking.layer import Layer
 from iftplan.runs.cautions import arrival_cautions
 from iftplan.runs.schedules import known_step, step_at
@@ -95,6 +95,7 @@ class StructureDecay(StraightThrough):
     name = "structure-decay"
 
     def __post_init__(self) -> None:
+        check_refresh(self.refresh)
         if self.shape not in ("stepwise", "geometric"):
             raise InputError(
                 f"structures decay in no {self.shape!r} frames; shapes are stepwise and geometric."

@@ -9,7 +9,7 @@ from typing import Self
 from iftplan.base.errors import InputError
 from iftplan.base.units import count
 from iftplan.nn.masking.algorithms.base import Asked
-from iftplan.nn.masking.algorithms.dense_weights.ste import StraightThrough
+from iftplan.nn.masking.algorithms.dense_weights.ste import StraightThrough, check_refresh
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ class TopKAST(StraightThrough):
     name = "top-kast"
 
     def __post_init__(self) -> None:
+        check_refresh(self.refresh)
         if not 0 <= self.margin <= 1:
             raise InputError(f"a margin is a part of all weights, from 0 to 1, not {self.margin!r}.")
 
