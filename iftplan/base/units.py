@@ -146,8 +146,13 @@ def parse_count(text: str) -> int:
     return int(value)
 
 
-def parse_size(text: str, what: str) -> float:
+def parse_size(text: str, what: str, *, zero: bool = False) -> float:
     """Read a positive size such as `1e8`, `100M`, `1.3B` or `2500000`.
+
+    Args:
+        text: as it is written.
+        what: for the message.
+        zero: whether 0 is one too.
 
     Raises:
         InputError: not a number, none above zero, or none that a machine has.
@@ -161,7 +166,8 @@ def parse_size(text: str, what: str) -> float:
     number = number[:-1] if number[-1:].isalpha() else number
     if not factor or not _SIZE.fullmatch(number):
         raise InputError(f"{what} {text[:60]!r} is not a number; write it as 1e8, 100M or 1.3B.")
-    if not 0 < (value := float(number) * factor) < 1e60:
+    value = float(number) * factor
+    if not (0 < value < 1e60 or (zero and value == 0)):
         raise InputError(f"{what} {text[:60]} is out of range; it must be above 0 and below 1e60.")
     return value
 

@@ -172,11 +172,26 @@ function commandOf(request) {
   ].join(" ");
 }
 
-const requestText = (request) =>
+/** Whether the settings of a run say all of a request; else the run is of the plan's file. */
+const isSetting = () => model.heads !== "size" && (model.ownInputs || model.inputs.length === 1);
+
+const requestText = (request) => (isSetting() ? settingsText(request) : planText(request));
+
+const planText = (request) =>
+  [
+    `# The plan of ${model.source.replace(/[\r\n]/g, " ")} that was chosen on its page. Make it, then train it: iftplan train --config request.toml`,
+    `# ${commandOf(request).replace(/[\r\n]/g, " ")}`,
+    "[plan]",
+    'file = "plan.json"',
+    "",
+  ].join("\n");
+
+const settingsText = (request) =>
   [
     `# The plan of ${model.source.replace(/[\r\n]/g, " ")} that was chosen on its page. Train it: iftplan train --config request.toml`,
     "[plan]",
     `model = ${JSON.stringify(model.source)}`,
+    ...(model.ownInputs ? [] : [`input = ${JSON.stringify(model.inputs[0])}`]),
     `transform = "${request.family}"`,
     `sparsity = "${sparsityText(request.sparsity)}"`,
     `scope = "${request.scope}"`,
@@ -537,12 +552,25 @@ function compareWith(title, layers) {
 }
 
 function openAudit(audit) {
-  compareWith("measured MACs", audit.layers.map(({ name, measured_macs }) => ({ name, macs: measured_macs })));
+  const perMac = audit.convention === "flop" ? 2n : ONE;
+  const macs = (counted) => BigInt(counted) / perMac;
+  const measured = audit.layers.filter((layer) => layer.measured_macs !== null);
+  compareWith("measured MACs", measured.map(({ name, measured_macs }) => ({ name, macs: macs(measured_macs) })));
+  const total = audit.measured_macs === null ? "not all of its MACs" : `${count(macs(audit.measured_macs))} MACs`;
   const verdict = audit.passed ? "It passed" : `It did not pass (${audit.verdict})`;
   byId("opened").replaceChildren(
-    element("p", {}, `Audit of ${audit.subject}: ${count(audit.measured_macs)} MACs measured in scope ${audit.scope}. ${verdict}. Costs that differ from the page's own are marked.`),
+    element("p", {}, `Audit of ${audit.subject}: ${total} measured in scope ${audit.scope}. ${verdict}. Costs that differ from the page's own are marked.`),
   );
   show();
+}
+
+/** The nearest fraction with a small denominator, which tables hold as a number: 1/3 of 0.333…. */
+function fractionOf(value) {
+  for (let below = 1; below <= 10000; below++) {
+    const above = Math.round(value * below);
+    if (Math.abs(above / below - value) < 1e-12) return below === 1 ? String(above) : `${above}/${below}`;
+  }
+  return value.toFixed(9);
 }
 
 function openSweep(sweep) {
@@ -551,7 +579,7 @@ function openSweep(sweep) {
   const body = rows.map((row) => {
     const button = element("button", { type: "button" }, "Show");
     button.addEventListener("click", () =>
-      change(settingsIn(`family=${row.transform}&sparsity=${row.sparsity}&scope=${row.scope || state.scope}&distribution=${row.distribution}`)),
+      change(settingsIn(`family=${row.transform}&sparsity=${encodeURIComponent(fractionOf(row.sparsity))}&scope=${row.scope || state.scope}&distribution=${row.distribution}`)),
     );
     const planned = row.macs === null ? [row.outcome, "", ""] : [count(row.macs), row.ratio.toFixed(6), row.log2_masks === null ? "" : short(row.log2_masks)];
     const gained = row.value === null ? "" : `${+row.value.toPrecision(5)} ${row.metric || ""}`;

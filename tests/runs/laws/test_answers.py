@@ -105,9 +105,11 @@ def test_the_command_answers_refuses_and_fits(tmp_path: Path) -> None:
         "advise --law routed --compute 1e20",
         "advise --law kaplan",
         "advise --law dense --plot x.png",
+        "advise --linear",
+        "advise --resamples 5",
         f"advise --fit {T5} --resamples 8 --format json",
         f"advise --law dense --fit {T5} --resamples 8 --compute 1e19",
-        "advise --law joint-moe --theme dark --plot y.png",
+        "advise --law joint-moe --theme dark --plot y.png --served 0",
     ]
     answered, table, *refused, fitted, dense, drawn = many([w.split() for w in words], tmp_path)
     found = json.loads(answered.out)
@@ -116,10 +118,10 @@ def test_the_command_answers_refuses_and_fits(tmp_path: Path) -> None:
     assert "fitted" not in found
     rows = list(csv.DictReader(io.StringIO(table.out)))
     assert [row["best"] for row in rows] == ["False"] * 5 + ["True"]
-    assert [run.code for run in refused] == [2] * 5
+    assert [run.code for run in refused] == [2] * 7
     for run, said in zip(
         refused,
-        ("--kappa belongs to the law sparse", "--memory is not for the law sparse", "it takes --params", "there are sparse", "--plot draws"),
+        ("--kappa belongs to the law sparse", "--memory is not for the law sparse", "it takes --params", "there are sparse", "--plot draws", "Add --fit RUNS", "Add --fit RUNS"),
         strict=True,
     ):  # fmt: skip
         assert said in run.err

@@ -40,6 +40,10 @@ Example:
 LAW_PANEL, FIT_PANEL = "Budget", "Fit to your own runs"
 
 
+_RESAMPLES, _DELTA = 100, 1e-3
+"""How a law is fitted, unless asked otherwise."""
+
+
 def command(
     params: Annotated[
         str | None,
@@ -136,7 +140,7 @@ def command(
             help="Fits to resampled runs, of which the 95 % intervals are made; 0 for none.",
             rich_help_panel=FIT_PANEL,
         ),
-    ] = 100,
+    ] = _RESAMPLES,
     delta: Annotated[
         float,
         typer.Option(
@@ -145,7 +149,7 @@ def command(
             help="Residual from which on a run counts as an outlier (Huber).",
             rich_help_panel=FIT_PANEL,
         ),
-    ] = 1e-3,
+    ] = _DELTA,
     linear: Annotated[
         bool,
         typer.Option(
@@ -179,8 +183,12 @@ def command(
         figure_form(plot)
         if law not in ("sparse", "joint-moe"):
             raise InputError(f"--plot draws the laws sparse and joint-moe; there is no figure of {law}.")
+    if fit is None and (linear or delta != _DELTA or resamples != _RESAMPLES):
+        raise InputError(
+            "--linear, --delta and --resamples say how a law is fitted. Add --fit RUNS, or leave them out."
+        )
     sizes = {
-        name: parse_size(text, f"--{name}")
+        name: parse_size(text, f"--{name}", zero=name in ("context", "served"))
         for name, text in (
             ("params", params), ("compute", compute), ("kappa", kappa), ("memory", memory), ("context", context),
             ("served", served), ("tokens", tokens),

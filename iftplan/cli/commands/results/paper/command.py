@@ -174,7 +174,7 @@ def command(
 
     given = {
         "--rows": model, "--recipe": recipe, "--data": data, "--seeds": seeds, "--set": settings, "--epochs": epochs, "--steps": steps,
-        "--out": out,
+        "--out": out, "--size": size is Size.PAPER, "--workers": workers > 1,
     }  # fmt: skip
     if not run and (options := [option for option, value in given.items() if value]):
         raise InputError(f"{options[0]} needs --run. Add it, or leave {options[0]} out.")

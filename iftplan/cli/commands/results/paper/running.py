@@ -18,6 +18,9 @@ from iftplan.runs.sweeps.grid import run_name
 from iftplan.runs.sweeps.reproduction import reproduced_rows, row_runs
 from iftplan.runs.sweeps.reproduction_tables import reproduction_document, reproduction_table
 
+_OF_ROWS = ("plan.transform", "plan.sparsity", "plan.mask", "method.name", "seed")
+"""Settings that every row has of its own."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
@@ -65,6 +68,10 @@ def reproduce(entry: PaperEntry, asked: Reproduction, form: Format | None, outpu
 
     if asked.full and asked.recipe:
         raise InputError("--size paper has a recipe for each network. Leave --recipe out, or --size paper.")
+    for text in asked.settings:
+        key = text.partition("=")[0].strip()
+        if key in _OF_ROWS:
+            raise InputError(f"--set {key} is what the rows of {entry.name} differ in. Leave it out.")
     require_optuna()
     models = list(dict.fromkeys(result.model for result in entry.results()))
     if asked.model and asked.model not in models:

@@ -118,7 +118,7 @@ def variants_in(given: Sequence[str]) -> Mapping[str, Sequence[str]]:
     axes: list[list[str]] = []
     for text in given:
         key, _, values = text.partition("=")
-        found = split(values)
+        found = _values(values)
         if not found:
             raise InputError(f"--vary {text!r} is not KEY=LIST. Write it as in --vary optimizer.lr=0.1,0.05.")
         if other := _CHOSEN.get(
@@ -131,6 +131,23 @@ def variants_in(given: Sequence[str]) -> Mapping[str, Sequence[str]]:
             )
         axes.append([f"{key.strip()}={value}" for value in dict.fromkeys(found)])
     return {", ".join(chosen): list(chosen) for chosen in product(*axes)}
+
+
+def _values(text: str) -> list[str]:
+    """Values between commas; those within brackets belong to one list.
+
+    Example:
+        >>> _values("0.1, [0.3,0.6], [0.5]")
+        ['0.1', '[0.3,0.6]', '[0.5]']
+    """
+    parts, depth = [""], 0
+    for letter in text:
+        depth += (letter == "[") - (letter == "]")
+        if letter == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in parts if part.strip()]
 
 
 def refuse_chosen(settings: Sequence[str]) -> None:
