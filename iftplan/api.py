@@ -118,8 +118,10 @@ def read_model(
     costs = _costs(allow)
     if _is_jax(source):
         from iftplan.jaxnn.reading import read as jax_reading
+        from iftplan.jaxnn.sources.call_arguments import call_arguments
 
-        return jax_reading.read_model(source, *given, allow=costs, widths=widths, heads=heads)
+        arguments = call_arguments(*given) if inputs is None else call_arguments(inputs=inputs)
+        return jax_reading.read_model(source, *arguments, allow=costs, widths=widths, heads=heads)
     if isinstance(source, str) and source.startswith("zoo:") and not given and not allow:
         from iftplan.models.zoo.specs import zoo_spec
 
@@ -376,15 +378,16 @@ def audit(
             )
         if isinstance(against, Plan) and _is_jax(subject):
             from iftplan.jaxnn.application.audit import measure_applied
+            from iftplan.jaxnn.sources.call_arguments import call_arguments
 
-            given = () if inputs is None else inputs if isinstance(inputs, tuple) else (inputs,)
             return measure_applied(
                 against,
                 subject,
-                *given,
+                *call_arguments(inputs=inputs),
                 allow=costs,
                 may_stay_uncalled=may_stay_uncalled,
                 redistributed=redistributed,
+                unapplied=True,
             )
         if not hasattr(subject, "named_parameters"):
             raise InputError(

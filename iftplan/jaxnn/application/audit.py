@@ -15,7 +15,7 @@ from iftplan.base.errors import InputError
 from iftplan.base.units import count
 from iftplan.jaxnn.application.structure import dense_model, structured
 from iftplan.jaxnn.counting.measure import counted
-from iftplan.jaxnn.sources.models import Traceable, leaf_names, traceable
+from iftplan.jaxnn.sources.models import Traceable, fingerprint, leaf_names, traceable
 from iftplan.models.allowances import parse_vouched
 from iftplan.models.sources import parse_source
 from iftplan.plans.audit.audit import PLAN_TOLERANCE, AuditReport, audit_plan
@@ -73,6 +73,7 @@ def measure_applied(
     allow: Sequence[str] = (),
     may_stay_uncalled: Collection[str] = (),
     redistributed: bool = False,
+    unapplied: bool = False,
 ) -> AuditReport:
     """Report that compares the MACs of an applied model with its plan, layer by layer.
 
@@ -86,6 +87,7 @@ def measure_applied(
         allow: costs that you vouch for, of primitives without a formula.
         may_stay_uncalled: modules whose weights may stay unused.
         redistributed: whether training moved weights between layers, so that only the model's total is compared.
+        unapplied: whether a network without masks fails where nothing tells it from the dense one.
 
     Raises:
         InputError: a mask has another shape than its weight, or belongs to none.
@@ -98,6 +100,10 @@ def measure_applied(
         plan, [table], active=kept, redistributed=redistributed, may_stay_uncalled=may_stay_uncalled
     )
     found = [*report.problems]
+    if unapplied and masks is None and fingerprint(whole) == plan.fingerprint:
+        found.append(
+            f"{report.subject} has the weights of the dense network that the plan was made for, and masks lie beside the weights in JAX, so nothing says that the plan was applied. Give them to iftplan.jaxnn.measure_applied(plan, network, masks=…)."
+        )
     if masks is not None:
         found += _search_space(plan, masks)
         found += [] if weights is None else _leaks(masks, weights)

@@ -51,7 +51,7 @@ def measure_model(request: Mapping[str, Any]) -> ModelCost:
 
 def _sizes(model: Traceable) -> dict[str, int]:
     """Parameter → its size."""
-    return {name: leaf.size for name, leaf in model.weights().items()}
+    return {name: leaf.size for name, leaf in model.trained().items()}
 
 
 def _planned_sizes(plan: Plan, sizes: Mapping[str, int]) -> dict[str, int]:

@@ -7,9 +7,8 @@ from typing import Any
 
 from iftplan.base.errors import InfeasibleError, MeasureError, StaleError
 from iftplan.jaxnn.application.members import FAMILIES, Inside, MemberPlan
-from iftplan.jaxnn.reading.read import fingerprint
 from iftplan.jaxnn.sources.configuration import Configurable, Made
-from iftplan.jaxnn.sources.models import is_linen, is_nnx, traceable
+from iftplan.jaxnn.sources.models import fingerprint, is_linen, is_nnx, traceable
 from iftplan.jaxnn.sources.sources import configured
 from iftplan.plans.plan import Plan
 

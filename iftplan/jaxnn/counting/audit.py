@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from iftplan.jaxnn.counting.measure import Vouched, counted
 from iftplan.jaxnn.counting.xla import xla_count
-from iftplan.jaxnn.sources.models import Traceable
+from iftplan.jaxnn.sources.models import Traceable, fingerprint
 from iftplan.jaxnn.sources.sources import construct
 from iftplan.models.allowances import parse_vouched
 from iftplan.models.spec import InputSpec
@@ -24,6 +24,7 @@ def audit_source(
     allow: Sequence[str] = (),
     may_stay_uncalled: Collection[str] = (),
     cross_check: bool = False,
+    dense: str = "",
 ) -> AuditReport:
     """Report that compares the measured MACs of a JAX model with a reference, or only has them.
 
@@ -35,6 +36,7 @@ def audit_source(
         allow: costs of primitives that would be unknown, NAME=MACS.
         may_stay_uncalled: modules whose weights may stay unused.
         cross_check: whether XLA's analysis stands beside it, with the reasons for each difference.
+        dense: fingerprint of the dense model of a plan that the reference is of; that one does not pass as the plan.
 
     Raises:
         InputError: a model cannot be built.
@@ -47,7 +49,18 @@ def audit_source(
         base = counted(construct(against, inputs), vouched).table
         against = Reference.of_table(base, against, may_stay_uncalled=may_stay_uncalled)
     report = audit_model(source, [table], against, tolerance=tolerance, may_stay_uncalled=may_stay_uncalled)
+    if dense and fingerprint(model) == dense:
+        report = replace(report, problems=(*report.problems, unapplied(source)))
     return with_xla(report, model, vouched) if cross_check else report
+
+
+def unapplied(name: str) -> str:
+    """Sentence that a model is the dense one of a plan, which costs as much by design.
+
+    Args:
+        name: of the model.
+    """
+    return f"{name} is the dense network that the plan was made for, and not the planned one, so equal totals say nothing. Audit the plan itself, or a network that it was applied to with jaxnn.apply."
 
 
 def with_xla(report: AuditReport, model: Traceable, vouched: Vouched) -> AuditReport:

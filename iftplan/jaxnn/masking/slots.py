@@ -27,4 +27,6 @@ def cleared_slots(optimizer: Any, state: Any, params: Tree, restart: Mapping[str
     def cleared(slot: Any, place: Array) -> Any:
         return zero_off(slot, ~place) if getattr(slot, "shape", None) == place.shape and place.shape else slot
 
-    return optax.tree_utils.tree_map_params(optimizer, cleared, state, places)
+    return optax.tree_utils.tree_map_params(
+        optimizer, cleared, state, places, is_leaf=lambda slot: isinstance(slot, optax.MaskedNode)
+    )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from hashlib import sha256
 from math import prod
 from typing import Final
 
@@ -14,7 +12,7 @@ from iftplan.jaxnn.counting.measure import counted, summed_products, used_weight
 from iftplan.jaxnn.counting.tally import Use
 from iftplan.jaxnn.reading.widths import width_couplings
 from iftplan.jaxnn.sources.configuration import Configurable
-from iftplan.jaxnn.sources.models import Traceable, traceable
+from iftplan.jaxnn.sources.models import Traceable, fingerprint, traceable
 from iftplan.jaxnn.sources.sources import configured
 from iftplan.models.allowances import parse_vouched
 from iftplan.models.counting import unknown_sentence
@@ -161,10 +159,3 @@ _CLASSES: Final = {
     **{Kind(f"conv_transpose{d}d"): f"ConvTranspose{d}d" for d in (1, 2, 3)},
 }
 """Kind → the name that planning knows such a layer by."""
-
-
-def fingerprint(model: Traceable) -> str:
-    """SHA-256 (hex) over the model's name and the names and shapes of its weights."""
-    weights = [[weight, list(leaf.shape)] for weight, leaf in model.weights().items()]
-    document = {"model": model.name, "weights": weights}
-    return sha256(json.dumps(document, separators=(",", ":")).encode()).hexdigest()

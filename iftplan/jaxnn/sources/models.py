@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from hashlib import sha256
 from inspect import Parameter, signature
 from itertools import chain
 from typing import Any
@@ -44,12 +46,30 @@ class Traceable:
     root: str = ""
     classes: Mapping[str, str] = field(default_factory=dict)
     stacks: bool = False
+    parameters: frozenset[str] | None = None
+
+    def trained(self) -> dict[str, Any]:
+        """Name → shape of what training moves: weights without statistics and counters."""
+        named = self.weights().items()
+        return {
+            name: leaf
+            for name, leaf in named
+            if (self.parameters is None and jax.dtypes.issubdtype(leaf.dtype, np.inexact))
+            or (self.parameters is not None and name in self.parameters)
+        }
 
     def weights(self) -> dict[str, Any]:
         """Name → shape of everything in the first argument, if that holds weights."""
         if not self.has_weights:
             return {}
         return leaf_names(self.arguments[0])
+
+
+def fingerprint(model: Traceable) -> str:
+    """SHA-256 (hex) over the model's name and the names and shapes of its weights."""
+    weights = [[weight, list(leaf.shape)] for weight, leaf in model.weights().items()]
+    document = {"model": model.name, "weights": weights}
+    return sha256(json.dumps(document, separators=(",", ":")).encode()).hexdigest()
 
 
 def leaf_names(tree: Tree) -> dict[str, Any]:
@@ -106,7 +126,9 @@ def _linen(model: Any, arguments: Sequence[object]) -> Traceable:
         raise _failed(_name(model), "initialised", inputs, error) from error
     root = getattr(model, "traced_as", "") or model.name or type(model).__name__
     whole = _module(model, forward, variables, arguments, root)
-    return replace(whole, classes=classes, stacks=True)
+    parameters = variables.get("params") if isinstance(variables, Mapping) else None
+    own = None if parameters is None else frozenset(leaf_names({"params": parameters}))
+    return replace(whole, classes=classes, stacks=True, parameters=own)
 
 
 def _nnx(model: Any, arguments: Sequence[object]) -> Traceable:
@@ -119,7 +141,10 @@ def _nnx(model: Any, arguments: Sequence[object]) -> Traceable:
         network.eval()
         return _filled(network, arguments)(*inputs)
 
-    return replace(_module(model, forward, _shapes(state), arguments), classes=nnx_classes(model))
+    own = frozenset(leaf_names(nnx.state(model, nnx.Param)))
+    return replace(
+        _module(model, forward, _shapes(state), arguments), classes=nnx_classes(model), parameters=own
+    )
 
 
 def _pytree(model: Any, arguments: Sequence[object]) -> Traceable:

@@ -88,7 +88,10 @@ def _weights(plan: Plan, model: nn.Module) -> dict[str, tuple[str, ...]]:
     masked = [layer.name for layer in plan.layers if layer.maskable and layer.experts == 1]
     known = {weight.name for weight in masked_weights(model)}
     for path, module in model.named_modules():
-        names = dict(module.named_modules(remove_duplicate=False))
+        names = {
+            *dict(module.named_modules(remove_duplicate=False)),
+            *dict(module.named_parameters(remove_duplicate=False)),
+        }
         if all(layer in names for layer in masked):
             found = weights_by_layer(plan, module)
             prefix = f"{path}." if path else ""

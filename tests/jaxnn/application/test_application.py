@@ -21,6 +21,7 @@ from flax import linen, nnx
 import iftplan as ift
 from iftplan.base.errors import InfeasibleError, InputError, StaleError
 from iftplan.jaxnn import apply, audit, measure_applied
+from iftplan.jaxnn.sources.models import traceable
 from tests.support.models.jax_networks import (
     LinenConvolutional,
     LinenTransformer,
@@ -216,3 +217,48 @@ def test_wide_and_parallel_plans_of_networks_in_use(build: Any, macs: int, width
         report = audit(plan, build)
         assert (report.verdict.value, report.problems) == ("passed", ())
         assert plan.residual_macs in range(max(layer.positions for layer in plan.layers))
+
+
+class Normed(linen.Module):
+    @linen.compact
+    def __call__(self, x: Any) -> Any:
+        return linen.Dense(4)(linen.BatchNorm(use_running_average=True)(linen.Dense(8)(x)))
+
+
+def test_statistics_are_no_parameters() -> None:
+    kernels, biases, norm = 8 * 8 + 8 * 4, 8 + 4, 2 * 8
+    model = traceable(Normed(), (jax.ShapeDtypeStruct((2, 8), jnp.float32),))
+    assert sum(leaf.size for leaf in model.trained().values()) == kernels + biases + norm
+    assert sum(leaf.size for leaf in model.weights().values()) == kernels + biases + 2 * norm
+    network = nnx.eval_shape(
+        lambda: nnx.Sequential(nnx.BatchNorm(8, rngs=nnx.Rngs(0)), nnx.Dropout(0.1, rngs=nnx.Rngs(1)))
+    )
+    counted = traceable(network, (jax.ShapeDtypeStruct((2, 8), jnp.float32),))
+    assert sum(leaf.size for leaf in counted.trained().values()) == norm
+
+
+def test_a_dense_network_is_no_proof_that_its_plan_was_applied() -> None:
+    network = linen.Sequential([linen.Dense(16), linen.Dense(16), linen.Dense(4)])
+    x = jax.ShapeDtypeStruct((2, 8), jnp.float32)
+    plan = ift.plan(ift.read_model(network, x), None, "3/4")
+    report = ift.audit(network, plan)
+    assert report.verdict.value == "failed"
+    assert "masks lie beside the weights in JAX" in report.problems[-1]
+    assert measure_applied(plan, network).passed  # where the plan's own counts are asked for
+
+
+def test_inputs_of_a_network_may_be_text_or_named() -> None:
+    network = linen.Sequential([linen.Dense(16), linen.Dense(16), linen.Dense(4)])
+    wanted = ift.read_model(network, jax.ShapeDtypeStruct((2, 8), jnp.float32))
+    assert ift.read_model(network, "2x8").macs == wanted.macs
+    plan: Any = ift.plan
+    assert plan(network, "parallel", "3/4", inputs="2x8").layers == plan(wanted, "parallel", "3/4").layers
+
+    class Two(linen.Module):
+        @linen.compact
+        def __call__(self, x: Any, scale: Any) -> Any:
+            return linen.Dense(4)(x) * scale
+
+    one = jax.ShapeDtypeStruct((2, 8), jnp.float32), jax.ShapeDtypeStruct((2, 1), jnp.float32)
+    for given in (one, ("2x8", "2x1"), {"x": "2x8", "scale": one[1]}):
+        assert ift.read_model(Two(), inputs=given).macs == 2 * 8 * 4

@@ -271,3 +271,16 @@ def test_what_cannot_be_says_what_can(give: Any, error: type[Exception], says: s
     plan = planned(Linen())
     with pytest.raises(error, match=says):
         give(plan, draw_masks(plan, linen_params()))
+
+
+def test_optimizers_of_parts_of_the_weights_are_cleared_too() -> None:
+    """Optax puts a node of its own in the place of weights that a part does not move."""
+    params = {"a": jnp.ones((4, 4)), "b": jnp.ones((4, 4))}
+    masks = {"a": jnp.eye(4, dtype=bool), "b": jnp.eye(4, dtype=bool)}
+    parts = optax.multi_transform({"t": optax.adam(1e-2), "f": optax.set_to_zero()}, {"a": "t", "b": "f"})
+    optimizer = with_masks(parts, masks, RigL(Updates(end=8, interval=2)))
+    state = optimizer.init(params)
+    for _ in range(5):
+        updates, state = optimizer.update(params, state, params)
+        params = optax.apply_updates(params, updates)
+    assert int(state.masks["a"].sum()) == 4

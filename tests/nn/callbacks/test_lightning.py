@@ -14,6 +14,7 @@ import torch
 import iftplan as ift
 from iftplan import nn
 from iftplan.base.errors import InputError, StaleError
+from iftplan.nn.callbacks.spent import Spent
 from iftplan.nn.masking.algorithms.base import Algorithm, Order
 from iftplan.runs.costs.training_cost import TrainingCost
 from iftplan.runs.schedules import Updates
@@ -253,3 +254,12 @@ def test_flos_are_those_of_the_masks_and_go_on_after_a_checkpoint(tmp_path: Path
         spent = 8 * cost.step() + updates * (cost.opened - cost.forward())
         assert trainer.callback_metrics["masked_flos"] == 2 * 2 * spent
         assert trainer.callback_metrics["dense_flos"] == 2 * 8 * 2 * cost.dense_step
+
+
+def test_plans_of_parameters_without_a_module_are_found() -> None:
+    encoder = torch.nn.TransformerEncoder(torch.nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2)
+    plan = ift.plan(encoder, None, "1/2", inputs="2x5x16")
+    spent = Spent(plan, torch.nn.ModuleDict({"model": nn.apply(plan, encoder)}))
+    spent.batch(torch.ones(2, 5, 16))
+    with pytest.raises(InputError, match="was not applied to the model"):
+        Spent(plan, encoder)

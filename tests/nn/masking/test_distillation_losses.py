@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from math import log
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from iftplan.base.errors import InputError
 from iftplan.nn.training.optimization.distillation import Teacher, logit_loss, square_head
 from iftplan.runs.settings import DistillationConfig
 
@@ -44,3 +48,36 @@ def test_ignored_targets_do_not_count() -> None:
     expected = logit_loss(student(inputs[::2]), teacher(inputs[::2]), 1.0)
     assert float(loss) == pytest.approx(float(expected))
     assert not any(p.requires_grad for p in teacher.parameters())
+
+
+def taught(teacher: nn.Module, *names: str, **settings: Any) -> Teacher:
+    student, x = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 3)), torch.randn(1, 4)
+    made = Teacher(teacher, DistillationConfig(teacher="t", features=1.0, **settings), 0, "")
+    made.check_(student, student, x, names)
+    return made
+
+
+class Attended(nn.Module):
+    """Attention, which reads the weight of its last layer and never calls it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.attention(x[:, None], x[:, None], x[:, None])[0][:, 0])
+
+
+def test_features_that_cannot_be_compared_are_refused_or_left_out() -> None:
+    with pytest.raises(InputError, match="no layer of one name"):
+        taught(nn.Sequential(OrderedDict(a=nn.Linear(4, 4), b=nn.Linear(4, 3))), "0", "1")
+    one, other, x = Attended(), Attended(), torch.randn(1, 4)
+    names = ("attention.out_proj", "head")
+    made = Teacher(other, DistillationConfig(teacher="t", features=1.0), 0, "")
+    made.check_(one, one, x, names)
+    assert made.layers == ("head",)
+    for layer in ("attention", "attention.out_proj"):
+        named = Teacher(other, DistillationConfig(teacher="t", features=1.0, layers=(layer,)), 0, "")
+        with pytest.raises(InputError, match="not called by itself in both networks"):
+            named.check_(one, one, x, names)

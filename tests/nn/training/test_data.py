@@ -322,6 +322,16 @@ def test_token_files_of_a_folder_are_one_row(tmp_path: Path) -> None:
         for moved in (None, found.draws(len(found), generator_of("moved"))):
             assert all(map(torch.equal, found.batch(places, moved), wanted.batch(places, moved)))
     assert task.files is not None and [*task.files.names] == ["a.bin", "b.npy", "c.npy"]
+    masked = replace(config, objective="masked", mask_token=251)
+    assert open_data(masked, silent).classes == 252
+    with pytest.raises(InputError, match=r"data.mask_token is 250, which occurs"):
+        open_data(replace(masked, mask_token=250), silent)
+
+
+def test_digits_have_no_path(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"data.kind is 'digits', which needs none"):
+        open_data(DataConfig(path=str(tmp_path)), silent)
+    assert open_data(DataConfig(path="digits"), silent).classes == 10
 
 
 def test_the_vocabulary_spares_looking_for_the_largest_token(

@@ -58,6 +58,10 @@ def open_data(config: DataConfig, say: Callable[[str], None]) -> Task:
 def _opened(config: DataConfig, say: Callable[[str], None]) -> Task:
     path, kind = Path(config.path), kind_of(config)
     if kind == "digits":
+        if config.path not in ("", "digits"):
+            raise InputError(
+                f"data.path is {config.path!r}, and data.kind is 'digits', which needs none. Set data.kind='auto' to train on the data at that path, or leave data.path out."
+            )
         return _images(config, (*read_digits(config.test_fraction), 10), "digits")
     if not path.exists():
         raise InputError(f"there are no data at {config.path!r}. Data can be {_KNOWN}.")
@@ -200,7 +204,8 @@ def _tokens(config: DataConfig, row: TokenRow, path: Path, say: Callable[[str], 
     count = config.vocabulary or int(row.max()) + 1
     if config.objective == "next":
         return Task(train, test, "perplexity", count, path.name, consecutive=True)
-    if config.mask_token < count and bool((np.asarray(row[:_LOOKED_AT]) == config.mask_token).any()):
+    looked_at = row[np.arange(min(len(row), _LOOKED_AT))]
+    if config.mask_token < count and bool((looked_at == config.mask_token).any()):
         raise InputError(
             f"data.mask_token is {config.mask_token}, which occurs in {path} as any other token, so what is hidden could not be told from it; "
             f"give a number that does not occur, such as data.mask_token={count}."

@@ -127,8 +127,21 @@ class Teacher:
     def _comparable(
         self, names: Sequence[str], ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]
     ) -> tuple[str, ...]:
-        odd = [name for name in names if ours[name].shape != theirs[name].shape]
-        equal = tuple(name for name in names if name not in odd)
+        seen = [
+            name
+            for name in names
+            if isinstance(ours.get(name), Tensor) and isinstance(theirs.get(name), Tensor)
+        ]
+        if unseen := [name for name in names if name not in seen and self.config.layers]:
+            raise InputError(
+                f"distillation.layers names {unseen[0]}, which is not called by itself in both networks, or returns more than one tensor; name others."
+            )
+        odd = [name for name in seen if ours[name].shape != theirs[name].shape]
+        equal = tuple(name for name in seen if name not in odd)
+        if self.config.features and not seen:
+            raise InputError(
+                f"the student and the teacher {self.config.teacher} have no layer of one name, so there are no features to compare; name modules of both with distillation.layers, or learn from logits alone: distillation.features=0."
+            )
         if odd and (self.config.layers or not equal):
             name = odd[0]
             raise InputError(

@@ -264,8 +264,11 @@ def audit_of_jax_model(
 
     name, document = against
     reference: str | Reference | None = Reference.of_budget(budget) if budget else name
+    dense = ""
     if name and document is not None and schema_of(document, name) == "plan":
-        reference = Reference.of_plan(plan_in(document, name), f"plan {short_name(name)}")
+        plan = plan_in(document, name)
+        reference = Reference.of_plan(plan, f"plan {short_name(name)}")
+        dense = plan.fingerprint if any(layer.changes for layer in plan.layers) else ""
     elif name and document is not None:
         macs = spec_in(document, name, ()).macs
         reference = Reference(f"spec {short_name(name)}", macs, dense_macs=macs)
@@ -281,6 +284,7 @@ def audit_of_jax_model(
             allow=terms["allow"],
             may_stay_uncalled=terms["may_stay_uncalled"],
             cross_check=cross_check,
+            dense=dense,
         )
 
     sources = (subject, name) if name is not None and document is None else (subject,)
