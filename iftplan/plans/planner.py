@@ -189,11 +189,6 @@ def _sparsified(rows: Sequence[PlanRow], policy: Policy) -> tuple[PlannedLayer, 
         row.name: row.close(policy.mask, round(d * row.capacity))
         for row, d in zip(masked, spread, strict=True)
     }
-    if empty := [name for name, kept in chosen.items() if not kept]:
-        raise InfeasibleError(
-            f"this sparsity leaves no weight of {', '.join(empty[:3])}, and nothing would pass through; take a lower one, "
-            f"or keep {'it' if len(empty) == 1 else 'them'} dense with `keep_dense`."
-        )
     return tuple(row.planned(chosen.get(row.name, 0), policy.mask) for row in rows)
 
 

@@ -146,6 +146,9 @@ def sparsify_(
             raise InputError(
                 f"keep_dense leaves nothing to mask of the {type(network).__name__}, which has {names or 'no weights that can be masked'}; give `keep_dense='none'` to mask them all."
             )
+        _refuse_empty(
+            [layer.name for layer in plan.layers if layer.maskable and not layer.nnz], plan.sparsity
+        )
         apply_(plan, network, seed=seed, init=None, dense_start=True)
     else:
         _register_(unwrapped(network), request, seed)
@@ -267,12 +270,17 @@ def _counts(
             raise InfeasibleError(
                 f"{one.name}: {error} Or keep it dense with `keep_dense={['first', 'last', one.name]}`."
             ) from error
-    if empty := [one.name for one, kept in zip(layers, found, strict=True) if not kept]:
-        raise InfeasibleError(
-            f"sparsity {decimal_text(sparsity)} leaves no weight of {', '.join(empty[:3])}, and nothing would pass through; take a lower one, "
-            f"or keep {'it' if len(empty) == 1 else 'them'} dense: `keep_dense={['first', 'last', *empty]}`."
-        )
+    _refuse_empty([one.name for one, kept in zip(layers, found, strict=True) if not kept], sparsity)
     return found
+
+
+def _refuse_empty(names: Sequence[str], sparsity: Fraction) -> None:
+    """Refuse layers that would keep no weight."""
+    if names:
+        raise InfeasibleError(
+            f"sparsity {decimal_text(sparsity)} leaves no weight of {', '.join(names[:3])}, and nothing would pass through; take a lower one, "
+            f"or keep {'it' if len(names) == 1 else 'them'} dense: `keep_dense={['first', 'last', *names]}`."
+        )
 
 
 @torch.no_grad()

@@ -363,9 +363,7 @@ class Loop:
     def _evaluate(self) -> Score:
         self._share_buffers()
         model = self.model if self.average is None else self.average.model
-        score = evaluate(
-            self.fabric, model, self.task, self.task.test, self.config.training.batch_size, self.share
-        )
+        score = evaluate(self.fabric, model, self.task, self.task.test, self._at_once, self.share)
         assert self.loss_sum is not None
         loss = self.fabric.all_reduce(self.loss_sum / self.loss_count)
         seen = self.masks.metrics() if self.masks is not None else {}
@@ -393,16 +391,22 @@ class Loop:
         self._check_finite(row)
         return score
 
+    @property
+    def _at_once(self) -> int:
+        """Samples that are evaluated together: no more than are trained together, for whose sake gradients are accumulated."""
+        training = self.config.training
+        return max(1, training.batch_size // training.accumulate)
+
     def _neurons_seen(self) -> dict[str, float]:
         if self.neurons is None:
             return {}
-        return self.neurons.metrics(self.network, self.task, self.config.training.batch_size)
+        return self.neurons.metrics(self.network, self.task, self._at_once)
 
     def _validated(self, model: nn.Module) -> dict[str, float]:
         samples = self.task.validation
         if samples is None:
             return {}
-        score = evaluate(self.fabric, model, self.task, samples, self.config.training.batch_size, self.share)
+        score = evaluate(self.fabric, model, self.task, samples, self._at_once, self.share)
         return {"validation_loss": score.loss, "validation_metric": score.metric(self.task.metric)}
 
     def _check_finite(self, row: Mapping[str, float]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
-from iftplan.base.errors import InputError
-from iftplan.base.units import parse_tolerance
+from iftplan.base.errors import InfeasibleError, InputError
+from iftplan.base.units import decimal_text, parse_tolerance
 from iftplan.cli.options import split
 from iftplan.masks import parse_mask
 from iftplan.masks.distributions import Distribution
@@ -90,11 +90,21 @@ class Choices:
         )
 
     def plans(self, spec: ModelSpec) -> list[Plan]:
-        """A plan for each sparsity, from the lowest on."""
+        """A plan for each sparsity, from the lowest on.
+
+        Raises:
+            InfeasibleError: a layer would keep no weight.
+        """
         from fractions import Fraction
 
         from iftplan.base.units import parse_sparsity
         from iftplan.plans.request import make_plan
 
         given: list[Fraction | None] = [*sorted({*map(parse_sparsity, self.sparsities)})]
-        return [make_plan(spec, replace(self.request, sparsity=sparsity)) for sparsity in given or [None]]
+        made = [make_plan(spec, replace(self.request, sparsity=sparsity)) for sparsity in given or [None]]
+        for plan in made:
+            if empty := [layer.name for layer in plan.layers if layer.maskable and not layer.nnz]:
+                raise InfeasibleError(
+                    f"sparsity {decimal_text(plan.sparsity)} leaves no weight of {', '.join(empty[:3])}, and nothing would pass through. Take a lower one, or keep {'it' if len(empty) == 1 else 'them'} dense with --keep-dense."
+                )
+        return made
