@@ -295,8 +295,19 @@ class TrialQueue:
 
     def ended(self) -> tuple[int, int]:
         """Number of trials that are finished or failed, and number that there are to be; one that is tried again is one."""
-        asked = set(self.names())
-        return len(asked.difference(self.left())), max(len(asked), self._limit)
+        asked = self._counted()
+        return sum(trial.state.is_finished() for trial in asked), max(len(asked), self._limit)
+
+    def _counted(self) -> list[FrozenTrial]:
+        """All trials with settings, without those that were asked for again; a search may choose the same ones twice."""
+        trials = self.trials()
+        last = {self._named(trial): trial.number for trial in trials}
+        chosen = self._ask is not None
+        return [
+            t
+            for t in trials
+            if last[self._named(t)] == t.number or (chosen and t.state is not TrialState.FAIL)
+        ]
 
     def _latest(self) -> dict[str, FrozenTrial]:
         return {self._named(trial): trial for trial in self._study.get_trials(deepcopy=False)}
@@ -316,7 +327,7 @@ class TrialQueue:
         if self._ask is None:
             asked = self._study.ask() if waiting else None
         else:
-            asked = self._ask(self._study) if waiting or len(set(self.names())) < self._limit else None
+            asked = self._ask(self._study) if waiting or len(self._counted()) < self._limit else None
         return None if asked is None else self._study.get_trials(deepcopy=False)[asked.number]
 
     def _held(self, trial: FrozenTrial) -> Claim | None:

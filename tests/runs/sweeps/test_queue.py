@@ -189,3 +189,20 @@ def test_a_whole_line_that_nobody_wrote_is_named(tmp_path: Path, line: bytes, sa
     journal.write_bytes(b"".join((first, line + b"\n", *rest)))
     with pytest.raises(InputError, match=says):
         grid(tmp_path)
+
+
+def test_a_search_that_asks_for_the_same_settings_twice_has_no_more_trials(tmp_path: Path) -> None:
+    def named(trial: FrozenTrial) -> str:
+        return "the same" if trial.params else ""
+
+    def ask(study: optuna.Study) -> optuna.Trial:
+        return study.ask({"x": FloatDistribution(0, 1)})
+
+    storage = storage_at(str(tmp_path / "journal.log"))
+    queue = TrialQueue(storage, "search", tmp_path, limit=3, ask=ask, named=named)
+    for done in range(3):
+        claim = queue.claim()
+        assert claim is not None
+        queue.finish(claim, (0.0, 1.0))
+        assert queue.ended() == (done + 1, 3)
+    assert queue.claim() is None
