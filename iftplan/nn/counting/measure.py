@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from iftplan.base.arguments import check_arguments
-from iftplan.base.errors import InputError
+from iftplan.base.errors import InputError, MeasureError
 from iftplan.base.suggestions import did_you_mean
 from iftplan.models.counting import ENGINES, CountTable, Values
 from iftplan.nn.counting.operators.registry import OPERATORS, Operator, Operators
@@ -67,10 +67,20 @@ def measure(
         for name in operators
     )
     table, uncalled = seen.result, seen.result.uncalled
+    unseen: tuple[str, ...] = ()
     if engine != "meta":  # others do not notice what runs without a product
-        everything = look_as_needed(model, inputs, _engine("meta", known).count, _assumed, called)
-        uncalled = everything.result.uncalled
-    return replace(table, uncalled=uncalled, assumptions=(*table.assumptions, *seen.assumed, *supplied))
+        try:
+            everything = look_as_needed(model, inputs, _engine("meta", known).count, _assumed, called)
+            uncalled = everything.result.uncalled
+        except MeasureError:  # what the other engine can count nevertheless
+            unseen = _UNSEEN
+    notes = (*table.assumptions, *seen.assumed, *supplied, *unseen)
+    return replace(table, uncalled=uncalled, assumptions=notes)
+
+
+_UNSEEN = (
+    "which modules the forward pass did not use is not known, because the engine meta cannot count it here",
+)
 
 
 def _noted(met: set[str], name: str, macs: Callable[[Any, Any], int], arguments: Any, output: Any) -> int:
