@@ -49,6 +49,7 @@ REFUSED = {
     "sweep chain.json --workers 2": "--workers needs --train",
     "sweep chain.json --out runs": "--out needs --train",
     "sweep chain.json --trials 5": "--trials is for a search",
+    "sweep zoo:digits-cnn --train --search tpe --retry-failed": "a search goes on without what failed",
     "sweep chain.json --train --vary optimizer.lr=1 --vary optimizer.lr=2": "--vary optimizer.lr is given twice",
     "sweep chain.json --vary optimizer.lr=1,2": "--vary needs --train",
     "sweep chain.json --train --vary optimizer.lr": "Write it as in --vary optimizer.lr=0.1,0.05.",

@@ -100,7 +100,8 @@ def measure_applied(
         plan, [table], active=kept, redistributed=redistributed, may_stay_uncalled=may_stay_uncalled
     )
     found = [*report.problems]
-    if unapplied and masks is None and fingerprint(whole) == plan.fingerprint:
+    changes = any(layer.changes for layer in plan.layers)
+    if unapplied and changes and masks is None and fingerprint(whole) == plan.fingerprint:
         found.append(
             f"{report.subject} has the weights of the dense network that the plan was made for, and masks lie beside the weights in JAX, so nothing says that the plan was applied. Give them to iftplan.jaxnn.measure_applied(plan, network, masks=…)."
         )

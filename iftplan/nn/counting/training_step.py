@@ -200,7 +200,8 @@ class _Gradients(DispatchNet):  # type: ignore[no-untyped-call]
             if name.startswith("aten::"):  # others may have a backward pass that is registered with them
                 self.add(macs, 0)
                 return
-        gradients = _IN_PARTS.get(operator.name, partial(_product, operator))
+        parts = _IN_PARTS.get(operator.name) if OPERATORS.get(name) is operator else None
+        gradients = parts or partial(_product, operator)
         self.add(macs, gradients(macs, args))
 
     def add(self, macs: int, gradients: int) -> None:

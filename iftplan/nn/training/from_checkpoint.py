@@ -83,8 +83,8 @@ def begin_from_(
     if same and not (start.fresh or start.drop or start.redraw):
         with loading(start.checkpoint):
             load_masked_(network, found.state)
-        if theirs != own:  # of the same plan
-            kept, meant = (sum(count for _, count in counts.values()) for counts in (theirs, own))
+        kept, meant = (sum(count for _, count in counts.values()) for counts in (theirs, own))
+        if kept != meant:
             say(
                 f"note: masks of {start.checkpoint} keep {kept} weights where the plan keeps {meant}, because its run had not ended or gave up neurons. Training goes on with as many."
             )

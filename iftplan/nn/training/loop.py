@@ -400,7 +400,7 @@ class Loop:
     def _neurons_seen(self) -> dict[str, float]:
         if self.neurons is None:
             return {}
-        return self.neurons.metrics(self.network, self.task, self._at_once)
+        return self.neurons.metrics(self.network, self.task, self.config.training.batch_size)
 
     def _validated(self, model: nn.Module) -> dict[str, float]:
         samples = self.task.validation

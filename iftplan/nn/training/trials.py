@@ -112,7 +112,9 @@ def _take(
             found = _train_elsewhere(run, Mirror(target, directory), models, noted, go_on)
     except (LostError, BusyError):
         raise
-    except Exception as error:  # out of memory, or the model's own: the next trial may do without
+    except (IftplanError, RuntimeError, MemoryError) as error:
+        if not isinstance(error, IftplanError) and _ends_the_worker(error):
+            raise
         reason = str(error) if isinstance(error, IftplanError) else error_text(error)
         queue.fail(claim, reason)
         say(f"{claim.name}: failed: {reason}")
@@ -122,6 +124,15 @@ def _take(
     say(
         f"{claim.name}: {found['metric_name']} {found['metric']:.4f} after {time.monotonic() - began:.1f} s, {done} of {total}"
     )
+
+
+def _ends_the_worker(error: BaseException | None) -> bool:
+    """Whether nothing else can be trained either: the accelerator is lost, or it was Ctrl-C, which Python 3.11 makes an error of."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "AcceleratorError":
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _train_elsewhere(

@@ -33,6 +33,8 @@ _OF_THE_MACHINE = (
 
 _SEED = re.compile(r"[-_. ]?(seed)?[-_. ]?[0-9]+$|[-_. ]seed[-_. ]?[0-9]+-[0-9a-f]{6,}$")
 """A seed at the end of a name; in a sweep the digest of the run's settings follows it."""
+_CHECKPOINT = re.compile(r"checkpoint-\d+(\.pt)?")
+_WEIGHTS = (".pt", ".pth", ".bin", ".safetensors")
 
 
 def shaping_settings(run: Mapping[str, Any], method: str) -> Settings:
@@ -88,7 +90,11 @@ def without_seed(name: str) -> str:
 
 def _beginning(path: PurePath) -> str:
     """A run, or a checkpoint of one, as other seeds begin with one of their own; where the run lies says nothing."""
-    return f"{without_seed(path.parent.name)}/{path.name}" if path.suffix else without_seed(path.name)
+    if _CHECKPOINT.fullmatch(path.name):
+        return f"{without_seed(path.parent.name)}/{path.name}"
+    if path.suffix in _WEIGHTS:
+        return f"{without_seed(path.stem)}{path.suffix}"
+    return without_seed(path.name)
 
 
 def _said(key: str, value: Any) -> str:

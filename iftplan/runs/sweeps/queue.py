@@ -228,14 +228,6 @@ class TrialQueue:
                     self._study.enqueue_trial({}, user_attrs={_NAME: name})
 
     @through_outages
-    def again(self) -> None:
-        """Ask once more for every trial of a search that failed, with the same settings."""
-        with self._leases.guard():
-            for name, trial in self._latest().items():
-                if name and trial.state is TrialState.FAIL:
-                    self._study.enqueue_trial(trial.params)
-
-    @through_outages
     def claim(self) -> Claim | None:
         """A trial to train: one whose worker is dead, or a new one; None where all others are at work or done."""
         with self._leases.guard():
@@ -290,24 +282,15 @@ class TrialQueue:
     @through_outages
     def left(self) -> list[str]:
         """Names of trials that were asked for and are neither finished nor failed."""
-        asked = self._in(TrialState.WAITING, TrialState.RUNNING)
-        return [self._named(trial) or "one that is tried again" for trial in asked]
+        return [self._named(trial) for trial in self._in(TrialState.WAITING, TrialState.RUNNING)]
 
     def ended(self) -> tuple[int, int]:
         """Number of trials that are finished or failed, and number that there are to be; one that is tried again is one."""
-        asked = self._counted()
-        return sum(trial.state.is_finished() for trial in asked), max(len(asked), self._limit)
-
-    def _counted(self) -> list[FrozenTrial]:
-        """All trials with settings, without those that were asked for again; a search may choose the same ones twice."""
-        trials = self.trials()
-        last = {self._named(trial): trial.number for trial in trials}
-        chosen = self._ask is not None
-        return [
-            t
-            for t in trials
-            if last[self._named(t)] == t.number or (chosen and t.state is not TrialState.FAIL)
-        ]
+        if self._ask is not None:  # it may choose the same settings twice
+            asked = len(self.trials())
+            return asked - len(self.left()), max(asked, self._limit)
+        latest = self._latest().values()
+        return sum(trial.state.is_finished() for trial in latest), len(latest)
 
     def _latest(self) -> dict[str, FrozenTrial]:
         return {self._named(trial): trial for trial in self._study.get_trials(deepcopy=False)}
@@ -323,11 +306,10 @@ class TrialQueue:
 
     def _asked(self) -> FrozenTrial | None:
         """The next trial that nobody has begun, now begun."""
-        waiting = bool(self._in(TrialState.WAITING))
         if self._ask is None:
-            asked = self._study.ask() if waiting else None
+            asked = self._study.ask() if self._in(TrialState.WAITING) else None
         else:
-            asked = self._ask(self._study) if waiting or len(self._counted()) < self._limit else None
+            asked = self._ask(self._study) if len(self.names()) < self._limit else None
         return None if asked is None else self._study.get_trials(deepcopy=False)[asked.number]
 
     def _held(self, trial: FrozenTrial) -> Claim | None:

@@ -186,5 +186,5 @@ def _order(name: str) -> Any:
 
 def _unreachable(url: str, error: Exception) -> MeasureError:
     return MeasureError(
-        f"{url} cannot be reached ({error_text(error, 200)}). Run the same command again with --retry-failed to continue."
+        f"{url} cannot be reached ({error_text(error, 200)}). Once it can, run the same command again; a grid takes --retry-failed."
     )

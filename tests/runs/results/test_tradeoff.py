@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from iftplan.runs.results.observations import Observation
 from iftplan.runs.results.pareto import ReadingOutcome, Sense
 from iftplan.runs.results.published.results import published_results
 from iftplan.runs.results.reading import of_plan, read_observations
+from iftplan.runs.results.shaping import _beginning
 from iftplan.runs.results.tables import tradeoff_table
 from iftplan.runs.results.tradeoff import tradeoff
 from tests.support.hand_specs import chain
@@ -152,6 +153,13 @@ def test_runs_that_began_with_other_weights_are_no_seeds_of_each_other(tmp_path:
         run_directory(tmp_path, f"other{i}", seed=i, config={"start": {"checkpoint": name}})
         for i, name in enumerate(("/b/dense-0", "/b/dense-1", "/b/other-0", "/b/other-1"))
     ]
+    assert _beginning(PurePath("a/cnn-wide-0.9-rigl-seed0-ab12cd34")) == "cnn-wide-0.9-rigl"
+    assert _beginning(PurePath("a/run-1/checkpoint-000000100")) == "run/checkpoint-000000100"
+    assert (
+        _beginning(PurePath("a/w-1.safetensors"))
+        == _beginning(PurePath("b/w-2.safetensors"))
+        == "w.safetensors"
+    )
     found = tradeoff([o for path in (*own, *others) for o in read_observations(str(path))])
     assert sorted(entry.y.count for entry in found.entries) == [2, 2, 2]
 

@@ -144,26 +144,6 @@ def test_what_is_finished_on_record_and_has_no_result_is_asked_for_again(tmp_pat
     assert queue.ended() == (1, 2)
 
 
-def test_a_search_tries_again_with_the_same_settings(tmp_path: Path) -> None:
-    queue = search(tmp_path, 2)
-    first = queue.claim()
-    assert first is not None
-    queue.fail(first, "no memory")
-    second = queue.claim()
-    assert second is not None
-    queue.finish(second, (0.0, 1.0))
-    assert queue.claim() is None
-    assert queue.ended() == (2, 2)
-    queue.again()
-    third = queue.claim()
-    assert third is not None
-    assert (third.name, third.params) == (first.name, first.params)
-    queue.finish(third, (0.0, 1.0))
-    assert queue.claim() is None
-    assert queue.ended() == (2, 2)
-    assert queue.reasons() == {}
-
-
 def test_a_place_that_is_none_is_an_error_of_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for place in (str(tmp_path / "file/journal.log"), "nothing://at-all"):

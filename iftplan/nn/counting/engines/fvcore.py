@@ -202,11 +202,11 @@ class _Graph:
 
         def count(inputs: list[Any], outputs: list[Any]) -> int:
             macs = operator.cost([_plain(v) for v in inputs], _plain(outputs[0]) if outputs else _NOTHING)
-            node = (outputs or inputs)[0].node()
+            node = outputs[0].node() if outputs else None
             if macs is None:
-                self._ledger.unknown[node.kind()] += 1
+                self._ledger.unknown[operator.name if node is None else node.kind()] += 1
                 return 0
-            scope = node.scopeName().split("/")[-1] if outputs else ""
+            scope = "" if node is None else node.scopeName().split("/")[-1]
             self._ledger.stack[-1] = self._modules[scope] if scope != "" else None
             operands = [inputs[k] for k in operator.operands if k < len(inputs)]
             tensors = (value.type() for value in operands if value.type().kind() == "TensorType")

@@ -84,8 +84,6 @@ def judge_of(trained: Trained, chosen: Choices) -> Judge | None:
     from iftplan.runs.settings import DataConfig
 
     settings = trained.data
-    if not chosen.data and not chosen.curve and set(chosen.methods) == {"magnitude"}:
-        return None  # which looks at weights alone, wherever the run's data are
     if chosen.data:
         settings = replace(settings or DataConfig(), path=chosen.data, kind="auto")
     if settings is None:
@@ -93,4 +91,10 @@ def judge_of(trained: Trained, chosen: Choices) -> Judge | None:
         for what in (*needing, *(["--curve"] if chosen.curve else [])):
             raise InputError(f"{what} needs data. Name them with --data.")
         return None
-    return Judge.of(settings, chosen.samples, chosen.seed, say)
+    try:
+        return Judge.of(settings, chosen.samples, chosen.seed, say)
+    except InputError as error:
+        if chosen.data or chosen.curve or set(chosen.methods) != {"magnitude"}:
+            raise
+        say(f"note: quality is not measured: {error}")  # magnitudes need no data
+        return None

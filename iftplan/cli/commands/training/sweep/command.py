@@ -341,6 +341,10 @@ def command(
         raise InputError("--job needs --submit. Add --submit slurm, or leave --job out.")
     if trials is not None and not search:
         raise InputError("--trials is for a search. Add --search tpe, or leave --trials out.")
+    if search and retry_failed:
+        raise InputError(
+            "--retry-failed is for a grid, and a search goes on without what failed. Leave it out."
+        )
     if search and train and len(seeds_in(seeds, 0)) > 1:
         raise InputError(
             f"--search trains every trial with one seed, and --seeds gives {seeds}. Give one, and train what was found with others afterwards."

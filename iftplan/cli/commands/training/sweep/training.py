@@ -179,13 +179,10 @@ def _search(
     for name in dict.fromkeys((sampler, "random")):
         with _campaign(training, {}, Search(name, choices, training.trials, base)).on_this_host() as campaign:
             queue = campaign.queue()
-            if training.retry:
-                queue.again()
             _train(campaign, queue, training)
             runs = dict(islice(_chosen(campaign, queue), training.trials))  # a record may hold more
         rows = dict(zip(runs, planned_rows(specs, (run.plan for run in runs.values())), strict=True))
         reasons = queue.reasons()
-        _say_failed(reasons, len(runs), training)
         found[name] = _rows(runs, rows, reasons, training)
     points = {
         name: [p for row in rows.values() if (p := trained_objectives(row))] for name, rows in found.items()
