@@ -15,6 +15,7 @@ from iftplan.nn import apply, holds, masked_weights, measure_applied, prune, pru
 from iftplan.nn.application.pruning.inputs import input_rows
 from iftplan.nn.application.pruning.sparsegpt import DAMPING, reconstructed
 from iftplan.nn.masks.masked_weights import MaskedWeight, to_matrix
+from tests.support.models.by_name import ByName
 
 DRAW = torch.Generator().manual_seed(7)
 
@@ -127,15 +128,6 @@ def test_layers_see_what_the_pruned_ones_before_them_give() -> None:
     # dense it gives (3, 0) for (1, 1), pruned (2, ±2)
     masked = sparsify(model, "1/2", keep_dense="none", dense_start=True)
     assert prune(masked, "wanda", [x]).get_parameter("1.weight").tolist()[0][0] == 0
-
-
-class ByName(nn.Sequential):
-    """The same layers, each called with its input by name."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self:
-            x = layer(input=x)
-        return x
 
 
 def test_layers_may_be_called_by_name() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from iftplan.base.errors import InputError
 from iftplan.nn import apply, build, dormant_neurons
 from iftplan.nn.sources.zoo.gpt2 import gpt_char
+from tests.support.models.by_name import ByName
 from tests.support.training import planned
 
 
@@ -182,15 +183,6 @@ def test_what_cannot_be_measured_is_refused(inputs: Tensor, threshold: float, to
 def test_a_network_without_values_is_refused() -> None:
     with pytest.raises(InputError, match="on the meta device"):
         dormant_neurons(build("zoo:digits-cnn"), torch.ones(1, 1, 8, 8))
-
-
-class ByName(nn.Sequential):
-    """The same layers, each called with its input by name."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        for layer in self:
-            x = layer(input=x)
-        return x
 
 
 def test_layers_may_be_called_by_name() -> None:
