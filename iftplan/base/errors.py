@@ -82,6 +82,18 @@ def one_line(error: object, most: int | None = None) -> str:
     return " ".join(str(error).split())[:most]
 
 
+def was_interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C led to an error: Python 3.11 makes a RuntimeError of what is raised while a class is made.
+
+    Example:
+        >>> was_interrupted(ValueError("no such thing"))
+        False
+    """
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 def error_text(error: BaseException, most: int | None = None) -> str:
     """The kind and the text of an error, in one line.
 

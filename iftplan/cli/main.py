@@ -13,7 +13,7 @@ from typing import Annotated, cast
 
 import typer
 
-from iftplan.base.errors import IftplanError, one_line
+from iftplan.base.errors import IftplanError, one_line, was_interrupted
 from iftplan.base.suggestions import did_you_mean
 from iftplan.cli import completion
 from iftplan.cli.group import Commands
@@ -180,20 +180,13 @@ def _meant(text: str) -> str:
 def _fault(error: Exception, given: list[str]) -> int:
     """A mistake of ours: no traceback unless asked for, and never the status of a pass or a failed check."""
     _show(error, given)
-    if _of_an_interruption(error):
+    if was_interrupted(error):
         return _interrupted()
     told = one_line(error) or "no message"
     say(
         f"iftplan: an error of our own, {type(error).__name__}: {told}. Please report it with the output of the same command with --debug."
     )
     return 3
-
-
-def _of_an_interruption(error: BaseException | None) -> bool:
-    """Whether Ctrl-C came first: Python 3.11 turns what is raised while a class is made into a RuntimeError."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def _show(error: BaseException, given: list[str]) -> None:

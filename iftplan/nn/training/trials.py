@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from iftplan.base.documents import Document, loads, read_text
-from iftplan.base.errors import IftplanError, MeasureError, error_text
+from iftplan.base.errors import IftplanError, MeasureError, error_text, was_interrupted
 from iftplan.models.spec import ModelSpec
 from iftplan.nn.reading.read import read_model
 from iftplan.nn.training.loop import Loop, Moment, Watcher
@@ -126,13 +126,9 @@ def _take(
     )
 
 
-def _ends_the_worker(error: BaseException | None) -> bool:
-    """Whether nothing else can be trained either: the accelerator is lost, or it was Ctrl-C, which Python 3.11 makes an error of."""
-    while error is not None:
-        if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "AcceleratorError":
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+def _ends_the_worker(error: BaseException) -> bool:
+    """Whether nothing else can be trained either: it was Ctrl-C, or the accelerator is lost."""
+    return was_interrupted(error) or type(error).__name__ == "AcceleratorError"
 
 
 def _train_elsewhere(
